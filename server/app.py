@@ -1,4 +1,4 @@
-"""The application: state, layers, routes."""
+"""The application: state, middleware, routes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ for _route in ROUTES:
 def create_app(settings: Settings, registry: ModelRegistry, keys: KeyRing | None = None) -> FastAPI:
     """The ASGI application that serves the models of `registry`, which it starts and stops.
 
-    It answers at once: /health has the progress of loading. keys: None: those of the settings.
+    It answers from the start: /health shows the progress of loading. keys: None: those of the settings.
     """
     keys = keys or KeyRing(settings.api_key, settings.api_key_file)
     metrics = Metrics(registry.engines)

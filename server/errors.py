@@ -1,4 +1,4 @@
-"""Failures of requests, as exceptions with an HTTP status; each API gives them its own JSON shape.
+"""Request errors as exceptions with an HTTP status; each API formats them in its own JSON shape.
 
 Messages say what to do and never contain a path, an address or a traceback; the log has the details under the
 request's id.
@@ -41,9 +41,9 @@ NEVER = -1  # as `retry_after`: a retry cannot succeed
 
 
 class ApiError(HTTPException):
-    """A failure with an HTTP status. `param` names the field at fault, `code` is for programs.
+    """An error with an HTTP status. `param` names the field at fault, `code` is for programs.
 
-    retry_after: seconds after which a retry may succeed, or NEVER; None: that is not known.
+    retry_after: seconds after which a retry may succeed, or NEVER; None: unknown.
     """
 
     type: str = ""  # the kind of error, where the status does not say it
@@ -70,7 +70,7 @@ class ApiError(HTTPException):
             self.type = _TYPES.get(status, "server_error" if status >= 500 else "invalid_request_error")
 
     def response(self, scope: Scope) -> JSONResponse:
-        """The answer to a request, in the shape of the API to which its path belongs."""
+        """The error response, in the format of the API to which the request's path belongs."""
         body = error_format(scope).body(self, scope["ggserve.record"].id)
         return JSONResponse(body, self.status_code, headers=self.headers)
 
@@ -81,7 +81,7 @@ def _event(body: dict[str, Any]) -> bytes:
 
 @dataclass(frozen=True)
 class StreamFormat:
-    """How one API words a stream that has not reached its answer: a comment, and an error that ends it."""
+    """How one API formats a stream that has not begun its answer: a comment, and an error that ends it."""
 
     media_type: bytes = b"text/event-stream; charset=utf-8"
     keep_alive: Callable[[str], bytes] = lambda text: f": keep-alive, {text}\n\n".encode()
@@ -90,9 +90,10 @@ class StreamFormat:
 
 @dataclass(frozen=True)
 class ErrorFormat:
-    """How one API words its errors, for the paths that begin with `prefix`.
+    """How one API formats its errors, for the paths that begin with `prefix`.
 
-    body: of an error and the request's id. id_header: a response header for that id, beside x-request-id.
+    body: takes the error and the request's id. id_header: a response header for that id, in addition to
+    x-request-id.
     """
 
     body: Callable[[ApiError, str], dict[str, Any]]
@@ -105,7 +106,9 @@ class ErrorFormat:
 
 
 def error_format(scope: Scope) -> ErrorFormat:
-    """The format of the API to which the path belongs. `app.state.error_formats`: longest prefix first."""
+    """The format of the API to which the path belongs. `app.state.error_formats` is sorted by prefix, longest
+    first.
+    """
     formats: Sequence[ErrorFormat] = scope["app"].state.error_formats
     return next(format for format in formats if format.handles(scope["path"]))
 
@@ -114,14 +117,14 @@ CLIENT_TOO_SLOW = "client_too_slow"  # in the log: it was disconnected because i
 
 
 class ClientLeft(ApiError):
-    """The client closed its connection. Nobody reads this; the log shows 499."""
+    """The client closed its connection. Nobody reads this error; the log shows status 499."""
 
     def __init__(self) -> None:
         super().__init__(499, "the client closed the connection", code="client_left")
 
 
 class ContextExceeded(ApiError):
-    """Type and numbers are where llama-server's clients look for them, the code where OpenAI's do."""
+    """The type and the numbers are where llama-server's clients look for them, the code where OpenAI's do."""
 
     type = "exceed_context_size_error"
 
@@ -131,13 +134,13 @@ class ContextExceeded(ApiError):
 
 
 class NotSupported(ApiError):
-    """The model or the server's configuration lacks what the request needs."""
+    """The model or the server's configuration lacks something that the request needs."""
 
     type = "not_supported_error"
 
 
 class UnknownModel(ApiError):
-    """No model of that name is served."""
+    """No model of this name is served."""
 
     type = "invalid_request_error"
 
@@ -151,7 +154,7 @@ def bad_request(message: str, param: str | None = None, code: str | None = None)
 
 
 def wrong(path: str, what: str) -> ApiError:
-    """path: of the field."""
+    """An error about an invalid field. path: of the field."""
     return bad_request(f"{path}: {what}", path, "invalid_value")
 
 
@@ -164,7 +167,7 @@ def unsupported(path: str, what: str = "is not supported by this server") -> Api
 
 
 def internal_error(request_id: str, retry_after: int | None = None) -> ApiError:
-    """A fault of ours. The text tells nothing but where to look."""
+    """An error of the server itself. The text only says where to look."""
     text = f"internal error (request {request_id}); the server's log has the details"
     return ApiError(500, text, code="internal_error", retry_after=retry_after)
 
@@ -175,7 +178,7 @@ def overloaded(model: str, retry_after_s: float) -> ApiError:
 
 
 def rate_limited(limit: str, retry_after_s: float, headers: Mapping[str, str] | None = None) -> ApiError:
-    """limit: what its API key allows, in words."""
+    """limit: which limit of the API key was reached, in words."""
     message = f"the limit of this API key is reached ({limit}); try again later"
     retry = max(1, math.ceil(retry_after_s))
     return ApiError(429, message, code="rate_limit_exceeded", retry_after=retry, headers=headers)
@@ -198,7 +201,9 @@ def path_of(location: Sequence[str | int]) -> str | None:
 
 
 def from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
-    """Pydantic's complaints about one field as ours: the first, or all where it may be of several kinds."""
+    """Pydantic's errors about one field as ours: the first one, or all if the field has several possible
+    types.
+    """
     errors = errors[:64]
     paths = [_path_in(error, body) for error in errors]
     # Each kind that a field may have complains; the one that got furthest knows best.
@@ -216,7 +221,8 @@ def from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
 
 
 def _path_in(error: Mapping[str, Any], body: Any) -> tuple[str | int, ...]:
-    """Where in the body an error is, without the names that pydantic gives to a field's possible kinds."""
+    """The place of an error in the body, without the names that pydantic gives to a field's possible types.
+    """
     location = error["loc"]
     if not location or location[0] != "body" or not isinstance(body, dict | list):
         return tuple(location)
@@ -243,7 +249,7 @@ def _worded(error: Mapping[str, Any]) -> str:
 
 
 def _methods(request: Request) -> list[str]:
-    """What a path takes: its methods may be routes of their own, of which the framework names only one."""
+    """The methods that a path accepts. They may be separate routes, of which the framework names only one."""
     scopes = {method: {**request.scope, "method": method} for method in _METHODS}
     routes = request.app.router.routes
     return [m for m in _METHODS if any(route.matches(scopes[m])[0] is Match.FULL for route in routes)]

@@ -1,4 +1,6 @@
-"""python -m server.health_check: exits with 1 and a line unless this container's server is healthy."""
+"""`python -m server.health_check`: exits with 1 and one line of output unless this container's server is
+healthy.
+"""
 
 from __future__ import annotations
 

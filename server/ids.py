@@ -1,4 +1,4 @@
-"""Ids of what the server makes: responses, blocks, items."""
+"""Generated ids: responses, blocks, items."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Start and stop of the application: its engines, its threads, its child processes."""
+"""Starting and stopping the application: its engines, threads and child processes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ log = logging.getLogger("ggserve")
 def lifespan_of(
     state: State, threads: ThreadPoolExecutor
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
-    """The lifespan of the application with this state, whose work on texts runs in `threads`."""
+    """The lifespan of the application with this state. Its text processing runs in `threads`."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
@@ -50,7 +50,9 @@ def lifespan_of(
 
 
 async def _prepare_routes(app: FastAPI, registry: ModelRegistry) -> None:
-    """After the models, since a request that comes first prepares its own route: a few milliseconds."""
+    """Prepare routes after the models are loaded; an earlier request prepares its own route, in a few
+    milliseconds.
+    """
     await registry.wait_started()
 
     def prepare() -> None:
@@ -62,7 +64,7 @@ async def _prepare_routes(app: FastAPI, registry: ModelRegistry) -> None:
 
 
 def _warn_without_drafts(engine: Engine) -> None:
-    """For options that want speculative decoding."""
+    """Warn if the options ask for speculative decoding that the model cannot do."""
     info = engine.info or {}
     if info.get("generates") and not info.get("drafts", True):
         log.warning(

@@ -26,7 +26,7 @@ def escape(text: str) -> str:
 
 
 class TextFormatter(logging.Formatter):
-    """`12:34:56 INFO    message`; continuation lines are indented, so that none looks like a record."""
+    """`12:34:56 INFO    message`; continuation lines are indented, so that none can pass for a record."""
 
     def format(self, record: logging.LogRecord) -> str:
         clock = time.strftime("%H:%M:%S", time.localtime(record.created))
@@ -85,9 +85,10 @@ def configure(level: str = "info", form: str = "text", stream: TextIO | None = N
 
 
 def relay(engine: str, line: str) -> tuple[int, str]:
-    """Log a line that an engine process wrote to stderr; returns its level and its text.
+    """Log a line that an engine process wrote to stderr. Returns its level and its text.
 
-    Log records come as `<LEVEL>logger: text`; ggml, drivers and crash reports print plain text (a warning).
+    Log records come as `<LEVEL>logger: text`; ggml, drivers and crash reports print plain text, logged as a
+    warning.
     """
     match = _LEVEL.fullmatch(line)
     if match:

@@ -1,4 +1,4 @@
-"""What all requests of one application share."""
+"""The state that all requests of one application share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from server.worker.engine import Engine
 
 @dataclass(frozen=True)
 class ChatSupport:
-    """What the server derives once from a model's tokenizer and chat template.
+    """Derived once from a model's tokenizer and chat template.
 
     formats: None: it has no template; TemplateFailed: the template cannot be used.
     """
@@ -37,7 +37,7 @@ class ChatSupport:
 
 @dataclass
 class Derived:
-    """What the server derives from the model of one engine, each at its first use.
+    """What the server derives from the model of one engine, each on first use.
 
     default_sampling: with the settings of which it is made. lora: the adapters that a client has set for
     requests that name none.
@@ -49,14 +49,14 @@ class Derived:
     constraint_checker: ConstraintChecker | None = None
 
     def close(self) -> None:
-        """End the processes that would not end by themselves."""
+        """End the child processes."""
         if self.constraint_checker is not None:
             self.constraint_checker.close()
 
 
 @dataclass
 class State:
-    """One per application, as `app.state.ggserve`; `create_app` makes it."""
+    """One per application, as `app.state.ggserve`; created by `create_app`."""
 
     settings: Settings
     registry: ModelRegistry
@@ -73,26 +73,26 @@ class State:
 
     @property
     def engines(self) -> Mapping[str, Engine]:
-        """Those that exist, by model."""
+        """The engines that exist, by model."""
         return self.registry.engines
 
     def reload(self, values: Mapping[str, Any]) -> None:
-        """Options that have changed while the server runs."""
+        """Apply options that have changed while the server runs."""
         self.settings = self.settings.model_copy(update=dict(values))
 
     def forget(self, engine: Engine) -> None:
-        """The engine has stopped."""
+        """Called when an engine has stopped."""
         if (derived := self.derived.pop(engine, None)) is not None:
             derived.close()
 
     def close(self) -> None:
-        """All engines have stopped."""
+        """Called when all engines have stopped."""
         for engine in list(self.derived):
             self.forget(engine)
 
     @property
     def started_at(self) -> str:
-        """The time of the start as text; clients take it for the age of models."""
+        """The start time as text; clients take it for the age of models."""
         return f"{datetime.fromtimestamp(self.started, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
     @cached_property

@@ -1,4 +1,4 @@
-"""The HTTP APIs, each in a package that knows no other one. For `server.app` only."""
+"""The HTTP APIs, each in its own package that does not know the others. For `server.app` only."""
 
 from __future__ import annotations
 

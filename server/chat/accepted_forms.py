@@ -1,4 +1,4 @@
-"""Which orders of messages a chat template accepts, determined by probing at first need."""
+"""Which message orders a chat template accepts, determined by probing when first needed."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _REGULAR_CALL = ("user", "calls", "tool", "assistant", "user")
 
 
 class AcceptedForms:
-    """Remembers what one template accepts.
+    """Remembers which forms one template accepts.
 
-    A form is a short conversation, written as the kinds of its messages: a role, "calls" for an assistant's
-    message that calls a tool, "tool:other" for a result with an unknown id, "user:empty" (also of other
-    roles) for a message without text. Every message has a text that occurs nowhere else. The form is accepted
-    if the template renders it and every text is in the prompt exactly once and in the order of the messages;
-    those of system messages at the beginning may be anywhere, since some templates move them.
+    A form is a short conversation, written as the kinds of its messages: a role, "calls" for an assistant
+    message that calls a tool, "tool:other" for a result with an unknown id, "user:empty" (or another role)
+    for a message without text. Every message of a probe has a unique text. The form is accepted if the
+    template renders it and every text is in the prompt exactly once and in order; those of leading system
+    messages may be anywhere, since some templates move them.
     """
 
     def __init__(self) -> None:
@@ -37,10 +37,11 @@ class AcceptedForms:
         self._exceeded_limits = False  # then nothing more is tried: every probe may take as long
 
     def accepts(self, form: tuple[str, ...], render: Render) -> bool:
-        """Blocks for one or two renderings, about a millisecond, when a form is asked for the first time.
+        """Whether the template accepts a form. The first time, it blocks for one or two renderings, about a
+        millisecond.
 
-        If the template does not even show a regular conversation (it may need variables that the request
-        sets), probes say nothing, and every form counts as accepted.
+        If the template does not even render a regular conversation (it may need variables that the request
+        sets), probes are meaningless and every form counts as accepted.
         """
         if self._shows(form, render):
             return True

@@ -1,4 +1,4 @@
-"""The chat formats of a model, determined once from its templates and vocabulary."""
+"""A model's chat formats, determined once from its templates and vocabulary."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CONTROL_TYPES = frozenset((TokenType.CONTROL, TokenType.UNKNOWN))
 
 @dataclass(frozen=True)
 class ChatFormat:
-    """One chat template and what follows from it for prompts and outputs."""
+    """One chat template and its consequences for prompts and outputs."""
 
     template: ChatTemplate
     capabilities: TemplateCapabilities
@@ -50,7 +50,7 @@ class ChatFormat:
     accepted_forms: AcceptedForms = field(default_factory=AcceptedForms, compare=False)
 
     def tool_options(self, chat: ChatInput) -> ToolOptions | None:
-        """The tools that may be called; None: none. Raises ApiError (400)."""
+        """The tools that may be called; None if there are none. Raises ApiError (400)."""
         choice = chat.tool_choice
         tools = tuple(tool for tool in chat.tools if choice.names is None or tool.name in choice.names)
         if choice.mode == "none" or not tools:
@@ -68,9 +68,9 @@ class ChatFormat:
         return ToolOptions(tools, False, parallel, answer)
 
     def output_constraint(self, tools: ToolOptions | None, answer: Constraint | None) -> Constraint | None:
-        """What the output must match: calls of tools, or `answer` where the format has its content.
+        """The constraint on the output: tool calls, or `answer` where the format has its content.
 
-        Blocks: not for the event loop. Raises UnsupportedSchema.
+        Blocks, so do not call it in the event loop. Raises UnsupportedSchema.
         """
         if tools is not None:
             text = self.call_format.grammar(tools, self.terminals)
@@ -83,7 +83,7 @@ class ChatFormat:
         return None if text is None else Constraint("lark", text)
 
     def preserved_tokens(self, calls: bool, reasoning: bool) -> frozenset[int]:
-        """Special tokens whose text the output parser must see."""
+        """Special tokens whose text the output parser needs to see."""
         texts = list(self.call_format.markers if calls else ())
         if reasoning and self.markers is not None:
             texts += [self.markers.start, self.markers.end]
@@ -94,16 +94,16 @@ class ChatFormat:
 
 @dataclass(frozen=True)
 class ChatFormats:
-    """with_tools: for requests with tools, if the model has a template of its own for them; else as plain."""
+    """with_tools: the format for requests with tools: that of the model's tool template, or else `plain`."""
 
     plain: ChatFormat
     with_tools: ChatFormat
 
 
 def load_chat_formats(tokenizer: Any, source: str | None = None) -> ChatFormats | TemplateFailed | None:
-    """Of a model's templates, or of `source` in their place. None: the model has no template.
+    """The formats of a model's templates, or of `source` in their place. None: the model has no template.
 
-    Takes some 0.2 s: a process for its templates is started and they are probed.
+    Takes some 0.2 s, to start a process for the templates and to probe them.
     """
     tool_source = None if source else getattr(tokenizer, "chat_template_tool_use", None)
     source = source or tokenizer.chat_template or tool_source
@@ -120,7 +120,7 @@ def load_chat_formats(tokenizer: Any, source: str | None = None) -> ChatFormats 
 
 
 def load_chat_format(source: str, tokenizer: Any, sandbox: TemplateSandbox) -> ChatFormat:
-    """Raises TemplateFailed."""
+    """The format of one template. Raises TemplateFailed."""
     special_tokens = {
         f"{name}_token": tokenizer.token_text(id)
         for name in ("bos", "eos", "unk", "sep", "pad", "mask")
@@ -147,7 +147,7 @@ def load_chat_format(source: str, tokenizer: Any, sandbox: TemplateSandbox) -> C
 
 
 def _rendered_reasoning(template: ChatTemplate, capabilities: TemplateCapabilities) -> str:
-    """A conversation with reasoning, for markers that the source has only in parts."""
+    """A rendered conversation with reasoning, for markers that the template's source has only in parts."""
     answer = {"role": "assistant", "content": "Yes", "reasoning_content": "Hm"}
     messages = adapt_messages([{"role": "user", "content": "Hello"}, answer], capabilities)
     try:
@@ -159,7 +159,7 @@ def _rendered_reasoning(template: ChatTemplate, capabilities: TemplateCapabiliti
 
 
 def _rendered_calls(template: ChatTemplate, capabilities: TemplateCapabilities) -> RenderedCalls | None:
-    """How the template writes calls; None: in no way from which a syntax follows."""
+    """How the template writes calls; None if no syntax can be derived from it."""
     parameters = {"type": "object", "properties": {key: {"description": "an argument"} for key in ARGUMENTS}}
     tools = [Tool(name, "a tool", parameters, None, "").wire() for name in (NAME, SECOND_NAME)]
     conversation: list[dict[str, Any]] = [{"role": "user", "content": "Hello"}]
@@ -193,7 +193,7 @@ def _rendered_calls(template: ChatTemplate, capabilities: TemplateCapabilities) 
 
 
 def _control_tokens(tokenizer: Any, call_format: ToolCallFormat) -> dict[str, int]:
-    """Control tokens within markers. They have no text in the output unless they are preserved."""
+    """Control tokens within markers. Their text is in the output only if they are preserved."""
     texts = (
         *call_format.markers,
         *(text.strip() for markers in KNOWN_MARKERS for text in (markers.start, markers.end)),

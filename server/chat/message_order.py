@@ -1,7 +1,7 @@
-"""Conversations in an order that a template accepts.
+"""Puts conversations into an order that a template accepts.
 
-Many templates raise an error for a system message in the middle, two turns of one role, an answer without a
-question, or a tool result without its call. What the template accepts stays as it is.
+Many templates raise an error for a system message in the middle, two turns of one role in a row, an answer
+without a question, or a tool result without its call. What the template accepts stays as it is.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class _Turn:
 
     @property
     def kind(self) -> str:
-        """Its role, or "calls" for an assistant's message that calls tools."""
+        """The role, or "calls" for an assistant message that calls tools."""
         return "calls" if self.message.get("tool_calls") else str(self.message["role"])
 
     @property
@@ -68,7 +68,9 @@ class _Turn:
 
 @dataclass(frozen=True)
 class OrderedMessages:
-    """indices: for each message, which of the client's it was made of (the first, if several were merged)."""
+    """indices: for each message, the index of the client's message that it comes from (the first one, if
+    several were merged).
+    """
 
     messages: list[Message]
     indices: list[int]
@@ -78,7 +80,7 @@ class OrderedMessages:
 def order_messages(messages: Sequence[Message], accepts: Accepts, continues: bool) -> OrderedMessages:
     """The messages, changed only where the template does not accept them. Raises InvalidMessage.
 
-    continues: the answer continues the last message, which therefore stays the last.
+    continues: the answer continues the last message, which therefore stays last.
     """
     turns = [_Turn(message, i) for i, message in enumerate(messages)]
     if not turns or _is_regular(turns, continues):
@@ -98,7 +100,7 @@ def order_messages(messages: Sequence[Message], accepts: Accepts, continues: boo
 
 
 def _is_regular(turns: Sequence[_Turn], continues: bool) -> bool:
-    """Whether every template can be expected to accept the order."""
+    """Whether any template can be expected to accept the order."""
     before, pending = None, set[str]()
     for turn in turns[: len(turns) - continues]:
         kind = turn.kind
@@ -116,14 +118,14 @@ def _is_regular(turns: Sequence[_Turn], continues: bool) -> bool:
 
 
 class _Order:
-    """turns: as they are now. changes: what was done, as (index of the client's message, sentence)."""
+    """turns: the current turns. changes: what was done, as (index of the client's message, sentence)."""
 
     def __init__(self, turns: list[_Turn], accepts: Accepts, continues: bool) -> None:
         self.turns, self.changes = turns, list[tuple[int, str]]()
         self._accepts, self._continues = accepts, continues
 
     def drop_empty(self) -> None:
-        """Leave out messages without text that the template refuses. Nothing is lost with them."""
+        """Drop messages without text that the template refuses; no text is lost."""
         remaining: list[_Turn] = []
         talk = [turn for turn in self.turns if not turn.is_system]
         for i, turn in enumerate(self.turns):
@@ -144,7 +146,9 @@ class _Order:
         self.turns = remaining
 
     def pair_results(self) -> None:
-        """Give results the id of their call, and turn those that have none, and calls without, into text."""
+        """Give each result the id of its call; turn results without a call, and calls without a result, into
+        text.
+        """
         turns: list[_Turn] = []
         caller: _Turn | None = None
         pending: list[str] = []
@@ -168,7 +172,7 @@ class _Order:
         self.turns = turns
 
     def _kind_after(self, i: int) -> str | None:
-        """Of the next message that is neither a system message nor a result."""
+        """The kind of the next message that is neither a system message nor a result."""
         return next((t.kind for t in self.turns[i + 1 :] if not t.is_system and t.kind != "tool"), None)
 
     def _paired(self, turn: _Turn, pending: list[str], before: Sequence[_Turn], after: str | None) -> _Turn:
@@ -203,7 +207,7 @@ class _Order:
         self._note(caller, "has tool calls that became text", "calls without results")
 
     def merge_leading_systems(self) -> None:
-        """Several system messages at the beginning → one, unless the template shows them all."""
+        """Merge several leading system messages into one, unless the template shows them all."""
         n = self._n_leading
         roles = tuple(turn.kind for turn in self.turns[:n])
         rest = () if n == len(self.turns) else ("user",)
@@ -219,7 +223,8 @@ class _Order:
         return next((i for i, turn in enumerate(self.turns) if not turn.is_system), len(self.turns))
 
     def place_later_systems(self) -> None:
-        """Later system messages: in place, else as user messages, else appended to the first."""
+        """Leave later system messages in place, else make them user messages, else append them to the first.
+        """
         i = self._n_leading
         while i < len(self.turns):
             end = next((j for j in range(i, len(self.turns)) if not self.turns[j].is_system), len(self.turns))
@@ -263,7 +268,7 @@ class _Order:
         return start
 
     def answer_systems(self) -> None:
-        """A conversation of nothing but system messages: the last becomes the user's, if it must."""
+        """In a conversation of only system messages, make the last one a user message, if necessary."""
         if self._n_leading < len(self.turns):
             return
         if not self._accepts(tuple(turn.kind for turn in self.turns)[-_MAX_RUN:]):
@@ -273,7 +278,7 @@ class _Order:
             self._note(last, "was turned into a user message", f"a {role} message alone")
 
     def alternate(self) -> None:
-        """Merge neighbours of one role, and give what must not come first, or after a result, a place."""
+        """Merge neighbours of one role, and fix a message that must not come first or after a result."""
         turns, self.turns = self.turns, []
         for i, turn in enumerate(turns):
             before = self.turns[-1].kind if self.turns else None
@@ -304,7 +309,7 @@ class _Order:
         self._note(turn, f"was merged with the {role} message before it", "two in a row")
 
     def _after_result(self, turn: _Turn) -> None:
-        """A message of the user right after a tool result."""
+        """Fix a user message right after a tool result."""
         if not self._accepts(("user", "calls", "tool", "user")):
             there = "a user message after a tool result"
             if not self._accepts(("user", "calls", "tool", "assistant:empty", "user")):
@@ -318,7 +323,7 @@ class _Order:
         self.turns.append(turn)
 
     def _begin(self, turn: _Turn, continued: bool) -> None:
-        """A message of the assistant before any of the user."""
+        """Fix an assistant message before any user message."""
         system = tuple(leading.kind for leading in self.turns[:1])
         rest: tuple[str, ...] = ("assistant",) if continued else _AFTER[turn.kind]
         if not self._accepts((*system, *rest)):
@@ -342,7 +347,7 @@ class _Order:
 
 
 def _empty_form(kind: str, alone: bool, last: bool) -> tuple[str, ...]:
-    """The probe for an empty message. alone: there are only system messages besides."""
+    """The probe for an empty message. alone: the other messages are all system messages."""
     if kind == "user" and (alone or last):
         return ("user:empty",) if alone else ("user", "assistant", "user:empty")
     return {
@@ -352,12 +357,12 @@ def _empty_form(kind: str, alone: bool, last: bool) -> tuple[str, ...]:
 
 
 def _user(turn: _Turn, label: str) -> _Turn:
-    """The text as a message of the user that says whose it is."""
+    """The text as a user message that says where it comes from."""
     return _Turn({"role": "user", "content": f"[{label}]\n{turn.text}"}, turn.index)
 
 
 def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Message:
-    """Texts with a blank line between, reasoning and calls one after the other."""
+    """The messages as one: texts with a blank line between, reasoning and calls one after the other."""
     texts = [text_of(message.get("content")) for message in (first, second)]
     merged: Message = {**first, "content": "\n\n".join(text for text in texts if text)}
     if first.get("name") != second.get("name"):
@@ -371,7 +376,7 @@ def _merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> Message:
 
 
 def _limited(warnings: Iterable[str]) -> list[str]:
-    """At most MAX_WARNINGS, of which the last counts the others."""
+    """At most MAX_WARNINGS warnings, the last of which counts those left out."""
     every = list(warnings)
     if len(every) <= MAX_WARNINGS:
         return every

@@ -1,4 +1,6 @@
-"""Messages in the form that a template expects, from OpenAI's, which all requests are parsed to."""
+"""Converts messages from OpenAI's form, to which all requests are parsed, to the form that a template
+expects.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,7 @@ Message = dict[str, Any]
 
 
 class InvalidMessage(Exception):
-    """A message that cannot be rendered. path: of the field, below the list of messages."""
+    """A message that cannot be rendered. path: the field, below the list of messages."""
 
     code = "invalid_value"
 
@@ -26,7 +28,7 @@ class InvalidMessage(Exception):
 
 
 class MessageRefused(InvalidMessage):
-    """The chat template refuses the message where it stands."""
+    """The chat template refuses a message at its place."""
 
     code = "template_failed"
 
@@ -36,8 +38,8 @@ def adapt_messages(
 ) -> list[Message]:
     """The messages as a template with these capabilities expects them. Raises InvalidMessage.
 
-    One for each message, except where calls must come one at a time, or the system message must be part of
-    the first of the user.
+    Each message stays one message, except where calls must come one at a time, or the system message must be
+    part of the first user message.
     """
     adapted = [_adapt(i, message, capabilities) for i, message in enumerate(messages)]
     _name_results(adapted)
@@ -49,7 +51,7 @@ def adapt_messages(
 
 
 class WaitingCalls:
-    """Calls without a result, first come first; found without a search, for there may be very many."""
+    """Calls without a result, in order; looked up without a search, since there may be very many."""
 
     def __init__(self) -> None:
         self._tools: dict[str, str] = {}  # by id
@@ -62,7 +64,8 @@ class WaitingCalls:
             self._ids[name][id] = None
 
     def first(self, tool: str) -> str:
-        """The id of the first call of a tool, of any without its name; "" if there is none."""
+        """The id of the first such call of a tool, or of any tool if no name is given; "" if there is none.
+        """
         return next(iter(self._ids[tool]), "")
 
     def remove(self, id: str) -> None:
@@ -71,7 +74,9 @@ class WaitingCalls:
 
 
 def pair_calls(messages: Iterable[Message]) -> list[Message]:
-    """Calls without an id get one, and results that of the first call without a result (of their tool)."""
+    """Give an id to each call without one, and to each result the id of the first call without a result (of
+    its tool).
+    """
     waiting = WaitingCalls()
     paired: list[Message] = []
     for i, message in enumerate(messages):
@@ -89,7 +94,7 @@ def pair_calls(messages: Iterable[Message]) -> list[Message]:
 
 
 def text_of(content: Any, separator: str = "\n") -> str:
-    """The text of content, whose parts are joined."""
+    """The text of content; parts are joined."""
     if isinstance(content, list):
         return separator.join(str(part.get("text", "")) for part in content)
     return content or ""
@@ -136,7 +141,9 @@ def _adapt(i: int, message: Mapping[str, Any], capabilities: TemplateCapabilitie
 
 
 def _content(content: Any, capabilities: TemplateCapabilities, parts: bool = False) -> Any:
-    """parts: several may stay separate, which few templates support except in messages of the user."""
+    """Content as the template expects it. parts: several parts may stay separate, which few templates support
+    except in user messages.
+    """
     if isinstance(content, list):
         several = parts and len(content) > 1
         if capabilities.typed_content and (several or not capabilities.string_content):
@@ -158,7 +165,7 @@ def _call(path: str, call: Mapping[str, Any], capabilities: TemplateCapabilities
 
 
 def parse_arguments(path: str, text: str) -> Any:
-    """Arguments of a call as an object."""
+    """The arguments of a call as an object."""
 
     def refuse(constant: str) -> NoReturn:
         raise ValueError(constant)
@@ -175,14 +182,14 @@ def parse_arguments(path: str, text: str) -> Any:
 
 
 def _short_id(id: str) -> str:
-    """The id if it has nine letters and digits, else nine of its hash."""
+    """The id if it has nine letters and digits, else nine characters of its hash."""
     if re.fullmatch(r"[A-Za-z0-9]{9}", id):
         return id
     return hashlib.sha256(id.encode("utf-8", "surrogatepass")).hexdigest()[:9]
 
 
 def _name_results(messages: Iterable[Message]) -> None:
-    """Give results the name of their tool, which some templates need; OpenAI's messages have only the id."""
+    """Give results the name of their tool, which some templates need; OpenAI's messages only have the id."""
     names: dict[str, str] = {}
     for message in messages:
         for call in message.get("tool_calls", ()):
@@ -194,7 +201,7 @@ def _name_results(messages: Iterable[Message]) -> None:
 
 
 def _one_call_per_message(messages: Sequence[Message]) -> Iterable[Message]:
-    """A, B called at once, then their results → A, its result, B, its result."""
+    """Turn calls A, B and then their results into A, its result, B, its result."""
     i = 0
     while i < len(messages):
         message = messages[i]
@@ -217,7 +224,7 @@ def _one_call_per_message(messages: Sequence[Message]) -> Iterable[Message]:
 
 
 def _merge_system(messages: Sequence[Message], capabilities: TemplateCapabilities) -> list[Message]:
-    """Prepend system messages at the beginning to the first message after them."""
+    """Prepend leading system messages to the first message after them."""
     first = next((i for i, message in enumerate(messages) if message["role"] != "system"), None)
     if not first:
         return list(messages)

@@ -1,4 +1,4 @@
-"""What a model's output consists of: content, reasoning and tool calls, and the tokens behind them."""
+"""The parts of a model's output: content, reasoning and tool calls, and the tokens behind them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from engine.types import Token
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True):
-    """A part of one tool call. The first part of a call has its id and name, later ones neither."""
+    """A part of one tool call. Only the first part of a call has its id and name."""
 
     index: int  # of the call within the output
     id: str = ""
@@ -20,16 +20,16 @@ class ToolCallDelta(msgspec.Struct, frozen=True):
 
 
 class ShownToken(NamedTuple):
-    """A token that the client sees. start: characters of the sequence's text before it."""
+    """A token that the client sees. start: its offset in the sequence's text, in characters."""
 
     token: Token
     start: int
 
 
 class PromptProgress(NamedTuple):
-    """Tokens of a prompt: all, those in the prefix cache, those computed or cached so far.
+    """Prompt tokens: in total, from the prefix cache, computed or cached so far.
 
-    ms: since the first step.
+    ms: time since the first step.
     """
 
     total: int
@@ -39,9 +39,10 @@ class PromptProgress(NamedTuple):
 
 
 class OutputDelta(NamedTuple):
-    """An output, or the next piece of it: what a parser makes of a text, and what that was made of.
+    """An output, or the next piece of it, as parsed from the text.
 
-    text: as it was generated; without a parser it is the content. progress: of the prompt, before the text.
+    text: the text as generated; without a parser it is the content. progress: of the prompt, before there is
+    text.
     """
 
     content: str = ""
@@ -53,7 +54,7 @@ class OutputDelta(NamedTuple):
 
 
 def merge_deltas(deltas: Sequence[OutputDelta]) -> OutputDelta:
-    """Consecutive pieces of one output as one: a single ToolCallDelta for each call."""
+    """Consecutive pieces of an output merged into one, with a single ToolCallDelta per call."""
     return OutputDelta(
         "".join([delta.content for delta in deltas]),
         "".join([delta.reasoning for delta in deltas]),
@@ -82,7 +83,7 @@ class OutputParser(Protocol):
 
     @property
     def has_calls(self) -> bool:
-        """Whether the output calls a tool: its finish reason is then `tool_calls` in place of `stop`."""
+        """Whether the output calls a tool, so that its finish reason is `tool_calls` instead of `stop`."""
 
     def push(self, text: str, last: bool = False) -> OutputDelta:
-        """last: the output ends with this text, so nothing is held back any more."""
+        """Parse more text. last: the output ends with this text, so nothing is held back any more."""

@@ -1,4 +1,4 @@
-"""A conversation and its tools as one prompt, and the state in which the answer begins."""
+"""Renders a conversation and its tools as one prompt, and determines the state in which the answer begins."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ _LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
 class Prompt:
     """One prompt on its way to the engine: rendered first, then tokenized and checked against the model.
 
-    chat_format: None: no conversation, but a text to continue. pieces: to be tokenized one by one, so that no
-    text of a client becomes a special token. turn: places in the text, see `MessagePlaces`; boundaries: the
-    same in tokens. opened: it ends within reasoning. in_content: it ends within the content of the answer.
-    tools: those that may be called. raw_reasoning: reasoning stays in the content. echo: the text with which
-    the output begins.
+    chat_format: None for a text to continue instead of a conversation. pieces: tokenized one by one, so that
+    no text of a client becomes a special token. turn: places in the text, see `MessagePlaces`; boundaries:
+    the same in tokens. opened: the prompt ends within reasoning. in_content: it ends within the content of
+    the answer. tools: those that may be called. raw_reasoning: reasoning stays in the content. echo: the text
+    with which the output begins.
     """
 
     chat_format: ChatFormat | None = None
@@ -68,14 +68,14 @@ class Prompt:
 
     @property
     def reasoning_markers(self) -> ReasoningMarkers | None:
-        """None: the answer cannot begin with reasoning."""
+        """The markers; None if the answer cannot begin with reasoning."""
         markers = None if self.chat_format is None else self.chat_format.markers
         if markers is None or self.in_content or (markers.only_opened and not self.opened):
             return None
         return markers
 
     def new_parser(self) -> OutputParser | None:
-        """Parses one answer to the prompt; None: it is plain text."""
+        """A parser of one answer to the prompt; None if the answer is plain text."""
         if self.chat_format is None:
             return None
         tools, call_format, raw = self.tools, self.chat_format.call_format, self.raw_reasoning
@@ -89,9 +89,9 @@ class Prompt:
         return ReasoningThenCallsParser(ReasoningParser(markers, self.opened, raw), calls, raw)
 
     def output_constraint(self, answer: Constraint | None) -> Constraint | None:
-        """What the output must match. answer: the content, where no tool is called, known to compile.
+        """The constraint on the output. answer: the content when no tool is called; known to compile.
 
-        Blocks: not for the event loop. Raises UnsupportedSchema.
+        Blocks, so do not call it in the event loop. Raises UnsupportedSchema.
         """
         return answer if self.chat_format is None else self.chat_format.output_constraint(self.tools, answer)
 
@@ -111,9 +111,11 @@ def _short_call_id() -> str:
 
 
 def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Pattern[str] | None) -> Prompt:
-    """The prompt. Blocks: not for the event loop. Raises TemplateFailed, InvalidMessage and ApiError.
+    """Render the prompt. Blocks, so do not call it in the event loop. Raises TemplateFailed, InvalidMessage
+    and ApiError.
 
-    special_tokens: matches their texts, which then are plain text in the conversation; None: they are tokens.
+    special_tokens: matches their texts, which then are plain text in the conversation; None: they become
+    tokens.
     """
     check_tools(chat.tools, chat.tool_choice, chat.schema_field)
     chat.check_turns()
@@ -166,7 +168,7 @@ def _render(rendering: _Rendering, chat: ChatInput, messages: list[Message]) -> 
 
 
 def _accepted_effort(rendering: _Rendering, effort: str | None) -> str | None:
-    """The nearest effort that the template accepts, set for it; None: the effort is not the reason."""
+    """The nearest effort that the template accepts; None if the effort is not the reason for the failure."""
     if effort not in _LEVELS:
         return None
     place = _LEVELS.index(effort)
@@ -193,7 +195,7 @@ def _accepts(chat_format: ChatFormat, form: tuple[str, ...]) -> bool:
 
 
 def _find_refused(rendering: _Rendering, ordered: OrderedMessages) -> MessageRefused | None:
-    """The message from which on the template fails. None: it does not depend on the messages."""
+    """The first message with which the template fails. None: it does not depend on the messages."""
 
     def fails(messages: list[Message]) -> str | None:
         try:
@@ -220,8 +222,8 @@ def _find_refused(rendering: _Rendering, ordered: OrderedMessages) -> MessageRef
 class _TokenSplitter:
     """Copies values with TOKEN_BREAK within every text of a special token.
 
-    When the pieces between are tokenized one by one, such a text is plain text: only the template may end a
-    turn.
+    When the pieces between the breaks are tokenized one by one, such a text stays plain text: only the
+    template may end a turn.
     """
 
     def __init__(self, special_tokens: re.Pattern[str] | None) -> None:
@@ -242,7 +244,7 @@ class _TokenSplitter:
 
 @dataclass
 class _Rendering:
-    """Renders messages, with what is the same for all renderings of a request."""
+    """Renders messages with the arguments that are the same for all renderings of a request."""
 
     chat_format: ChatFormat
     tools: Sequence[Tool]
@@ -282,7 +284,7 @@ class _Rendering:
 
 
 def _with_descriptions(tool: dict[str, Any]) -> dict[str, Any]:
-    """With a description of every argument and what else some templates fail without."""
+    """Tools with a description of every argument and other fields without which some templates fail."""
     function = tool["function"]
     parameters = function["parameters"]
     described = {**parameters, **_described_parts(parameters)}
@@ -306,7 +308,8 @@ def _described_parts(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 def _reasoning_variables(chat: ChatInput, source: str) -> dict[str, Any]:
-    """The options of reasoning, by the names that templates use. Variables of the request come first."""
+    """The reasoning options under the names that templates use. The request's own variables take precedence.
+    """
     reasoning = chat.reasoning
     variables: dict[str, Any] = {"enable_thinking": reasoning.enabled is not False}
     if reasoning.enabled is not None:
@@ -323,7 +326,7 @@ def _reasoning_variables(chat: ChatInput, source: str) -> dict[str, Any]:
 
 
 def _render_continued(rendering: _Rendering, chat: ChatInput) -> tuple[str, bool]:
-    """The prompt up to the end of the last message's content or reasoning, and whether it is reasoning."""
+    """The prompt up to the end of the last message's content or reasoning, and whether that is reasoning."""
     chat_format, messages, last = rendering.chat_format, chat.messages[:-1], chat.messages[-1]
     content, reasoning = text_of(last.get("content"), "\n\n"), last.get("reasoning_content") or ""
     in_reasoning = chat.continue_final_message == "reasoning_content" or bool(reasoning and not content)

@@ -1,4 +1,4 @@
-"""Reasoning before an answer: which markers enclose it, and how it is split off."""
+"""Reasoning before an answer: the markers around it, and how it is split off."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ _NOTHING = re.compile(r"(?!)")
 
 @dataclass(frozen=True)
 class ReasoningMarkers:
-    """What begins and ends a block of reasoning.
+    """The markers that begin and end a block of reasoning.
 
-    only_opened: the model never writes `start`: there is reasoning only where the prompt ends with it.
+    only_opened: the model never writes `start`: there is reasoning only if the prompt ends with it.
     template_has: further text by which templates with these markers are recognized.
     """
 
@@ -51,7 +51,7 @@ KNOWN_MARKERS = (
 
 
 def find_reasoning_markers(source: str, is_token: Callable[[str], bool]) -> ReasoningMarkers | None:
-    """The markers of a model: those in its chat template, or else those that are tokens of its vocabulary."""
+    """A model's markers: those in its chat template, or else those that are tokens of its vocabulary."""
     for markers in KNOWN_MARKERS:
         if markers.end in source and markers.template_has in source:
             return markers
@@ -64,14 +64,14 @@ def find_reasoning_markers(source: str, is_token: Callable[[str], bool]) -> Reas
 def reasoning_block(
     markers: ReasoningMarkers, options: ReasoningOptions, opened: bool, tokenizer: Any
 ) -> Reasoning:
-    """How the engine limits and recognizes a block. opened: the prompt ends inside of it."""
+    """How the engine limits and recognizes a block. opened: the prompt ends inside it."""
     budget = 0 if options.enabled is False else options.budget
     start, end = (_tokens_within(text.strip(), tokenizer) for text in (markers.start, markers.end))
     return Reasoning(start=start, end=end, budget=budget, opened=opened)
 
 
 def _tokens_within(text: str, tokenizer: Any) -> tuple[int, ...]:
-    """Tokens of a text inside another: at the very beginning some vocabularies add a space."""
+    """The tokens of a text inside another: at the very beginning, some vocabularies add a space."""
     line, whole = (tokenizer.encode(t, add_special=False, parse_special=True) for t in ("\n", f"\n{text}"))
     if whole[: len(line)] == line:
         return tuple(whole[len(line) :])
@@ -81,7 +81,7 @@ def _tokens_within(text: str, tokenizer: Any) -> tuple[int, ...]:
 class ReasoningParser(StreamingParser):
     """Splits off a block of reasoning at the beginning of the output.
 
-    opened: the prompt has opened the block. raw: markers and white space are part of the reasoning.
+    opened: the prompt has already opened the block. raw: markers and white space are part of the reasoning.
     """
 
     def __init__(self, markers: ReasoningMarkers, opened: bool, raw: bool = False) -> None:

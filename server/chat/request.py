@@ -17,7 +17,7 @@ class ReasoningOptions:
 
     format: "none" leaves reasoning and its markers in the content; "auto" and "deepseek" split it off.
     effort: none | minimal | low | medium | high | xhigh | max. budget: maximum number of reasoning tokens;
-    -1: no limit. enabled: whether it reasons at all (`enable_thinking` of templates).
+    -1: no limit. enabled: whether the model reasons at all (`enable_thinking` of templates).
     """
 
     format: Literal["none", "auto", "deepseek"] | None = None

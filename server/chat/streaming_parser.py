@@ -1,6 +1,6 @@
-"""Parsing of an output that arrives in pieces, written as if all of it were there.
+"""Parsing of output that arrives in pieces, written as if all of it were available.
 
-A parser is a generator that is sent one character at a time, so its result does not depend on how tokens
+A parser is a generator that receives one character at a time, so its result does not depend on how tokens
 split the text.
 """
 
@@ -44,8 +44,8 @@ class MarkerSearch:
 class StreamingParser(ABC):
     """An OutputParser whose subclasses implement `read`, which emits what it recognizes.
 
-    names: tools that may be called; a call of anything else is text. limit: how many calls are emitted; the
-    others are dropped.
+    names: tools that may be called; a call of anything else is text. limit: how many calls are emitted;
+    further ones are dropped.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class StreamingParser(ABC):
 
     @abstractmethod
     def read(self) -> Parsing[None]:
-        """The whole output."""
+        """Parse the whole output."""
 
     # --- the protocol of an OutputParser
 
@@ -120,20 +120,20 @@ class StreamingParser(ABC):
     # --- output, for subclasses
 
     def emit(self, text: str) -> None:
-        """Content. White space at its end is held back: it is dropped before a call."""
+        """Emit content. White space at its end is held back and dropped before a call."""
         stripped = (self._space + text).rstrip(SPACE)
         self._space = (self._space + text)[len(stripped) :]
         self._content.append(stripped)
 
     def emit_reasoning(self, text: str) -> None:
-        """Reasoning. White space at its end is held back, and dropped at the end of the block."""
+        """Emit reasoning. White space at its end is held back and dropped at the end of the block."""
         text = self._reasoning_space + text
         stripped = text.rstrip(SPACE)
         self._reasoning_space = text[len(stripped) :]
         self._reasoning.append(stripped)
 
     def begin_call(self, name: str) -> None:
-        """A tool call begins. Raises UnexpectedText if there is no such tool."""
+        """Begin a tool call. Raises UnexpectedText if there is no such tool."""
         if name not in self.names:
             raise UnexpectedText
         self._record, self._space = None, ""
@@ -142,12 +142,12 @@ class StreamingParser(ABC):
             self._calls[self.n_calls - 1] = ToolCallDelta(self.n_calls - 1, self.new_id(), name)
 
     def emit_arguments(self, text: str) -> None:
-        """More of the arguments of the latest call."""
+        """Emit more of the arguments of the latest call."""
         if self._counts:
             self._arguments.setdefault(self.n_calls - 1, []).append(text)
 
     def emit_text(self, text: str) -> None:
-        """A part of a string of the arguments."""
+        """Emit a part of a string in the arguments."""
         self.emit_arguments(json.dumps(text, ensure_ascii=False)[1:-1])
 
     @property
@@ -157,7 +157,7 @@ class StreamingParser(ABC):
     # --- input, for subclasses
 
     def next(self) -> Parsing[str]:
-        """One character. Raises EndOfText."""
+        """The next character. Raises EndOfText."""
         if self._unread:
             character, self._unread = self._unread[0], self._unread[1:]
         else:
@@ -172,7 +172,9 @@ class StreamingParser(ABC):
             del self._record[-len(text) :]
 
     def until(self, markers: MarkerSearch, emit: Callable[[str], None]) -> Parsing[str]:
-        """The first marker. Text before it goes to `emit`; if none comes, all text does."""
+        """Read up to the first marker and return it. The text before it goes to `emit`; without a marker, all
+        text does.
+        """
         matcher, n_held_back = markers.matcher(), 0
         try:
             while True:
@@ -192,13 +194,13 @@ class StreamingParser(ABC):
             self._free_text = None
 
     def text_argument(self, end: MarkerSearch) -> Parsing[None]:
-        """Text up to a marker, as a string of the arguments, which is emitted as it arrives."""
+        """Read text up to a marker as a string argument, which is emitted as it arrives."""
         self.emit_arguments('"')
         yield from self.until(end, self.emit_text)
         self.emit_arguments('"')
 
     def short_text(self, end: str, limit: int = 256) -> Parsing[str]:
-        """Text before this end, a name for instance. Raises UnexpectedText if it is longer."""
+        """Read a short text, such as a name, before this end. Raises UnexpectedText if it is longer."""
         text = ""
         while not text.endswith(end):
             text += yield from self.next()
@@ -207,7 +209,9 @@ class StreamingParser(ABC):
         return text.removesuffix(end)
 
     def attempt(self, opener: str, body: Parsing[None]) -> Parsing[None]:
-        """Read a call. If it is none after all, its text is content, except at the end after another call."""
+        """Read a call. If it turns out not to be one, its text is content, except at the end after another
+        call.
+        """
         self._record = []
         try:
             yield from body
@@ -226,7 +230,7 @@ class StreamingParser(ABC):
             self.emit(opener + "".join(record))
 
     def leading_space(self) -> Parsing[str]:
-        """White space up to the next character. If nothing else comes, it is content."""
+        """Read white space up to the next character. If nothing else follows, it is content."""
         space = ""
         try:
             while (character := (yield from self.next())) in SPACE:
@@ -260,7 +264,7 @@ class StreamingParser(ABC):
         return True
 
     def json(self, emit: Callable[[str], None]) -> Parsing[None]:
-        """One JSON value; its characters go to `emit`. Only strings and brackets are checked."""
+        """Read one JSON value; its characters go to `emit`. Only strings and brackets are checked."""
         character = yield from self.after_space()
         emit(character)
         if character == '"':
@@ -278,7 +282,7 @@ class StreamingParser(ABC):
             raise UnexpectedText
 
     def value(self) -> Parsing[object]:
-        """One JSON value, decoded."""
+        """Read one JSON value and decode it."""
         text: list[str] = []
         yield from self.json(text.append)
         try:

@@ -15,7 +15,7 @@ from server.chat.tool_calls.tool_call_format import ToolCallFormat, WritableForm
 def describe_tools(
     messages: list[Mapping[str, Any]], tools: Sequence[Tool], call_format: ToolCallFormat
 ) -> list[Mapping[str, Any]]:
-    """For templates that do not render tools: describe them in the system message."""
+    """Describe tools in the system message, for templates that do not render them."""
     example = call_format.example()
     described = exact_json.write([tool.wire()["function"] for tool in tools], ensure_ascii=False, indent=1)
     text = (
@@ -30,7 +30,8 @@ def describe_tools(
 
 
 def calls_as_user_text(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """For templates that do not render calls or results: write them as text of the assistant and the user."""
+    """Write calls and results as text of the assistant and the user, for templates that do not render them.
+    """
     written: list[Mapping[str, Any]] = []
     names: dict[str, str] = {}
     for message in messages:
@@ -52,7 +53,7 @@ def calls_as_user_text(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[st
 
 
 def _add_result_text(messages: list[Mapping[str, Any]], text: str) -> None:
-    """Append to a turn of results: many templates require users and assistants to alternate."""
+    """Append to a turn of results, since many templates require users and assistants to alternate."""
     if messages and messages[-1]["role"] == "result":
         messages[-1] = {**messages[-1], "content": f"{messages[-1]['content']}\n{text}"}
     else:
@@ -62,9 +63,9 @@ def _add_result_text(messages: list[Mapping[str, Any]], text: str) -> None:
 def write_calls(
     messages: Sequence[Mapping[str, Any]], call_format: WritableFormat, split_tokens: Callable[[Any], Any]
 ) -> tuple[list[Mapping[str, Any]], dict[str, str]]:
-    """Calls in the model's own syntax, as a part of the content; and the text for each mark in it.
+    """Calls in the model's own syntax as part of the content, and the text for each placeholder in it.
 
-    `insert_written` puts the texts in the place of their marks: unlike in what clients write, markers in them
+    `insert_written` replaces the placeholders with the texts: unlike in text from clients, markers in them
     are special tokens. Raises InvalidMessage.
     """
     marked: list[Mapping[str, Any]] = []

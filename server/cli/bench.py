@@ -100,7 +100,7 @@ def run(arguments: list[str]) -> int:
 
 
 def measure(model: Any, name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Medians of tokens per second: prefill by n_batch, decode after the last of them."""
+    """Median tokens per second: prefill by n_batch, then decode."""
     description = model.describe()
     prompt = [5 + i * 7919 % (model.hp.n_vocab - 5) for i in range(args.prompt_tokens)]
     greedy = InferenceParameters(temperature=0.0, max_tokens=args.generate, ignore_eos=True)
@@ -146,7 +146,7 @@ def table(report: dict[str, Any]) -> str:
 
 
 def draw(report: dict[str, Any], path: Path) -> None:
-    """Plot prefill speed against n_batch. ConfigError without matplotlib."""
+    """Plot prefill speed against n_batch. Raises ConfigError without matplotlib."""
     try:
         importlib.import_module("matplotlib").use("Agg")
         pyplot: Any = importlib.import_module("matplotlib.pyplot")

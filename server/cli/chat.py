@@ -1,4 +1,4 @@
-"""`ggserve chat`: a conversation in the terminal, with a model in this process or with a server."""
+"""`ggserve chat`: a conversation in the terminal, with a model in this process or on a server."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def run(arguments: list[str]) -> int:
 
 
 def converse(backend: Backend, text: str | None, args: argparse.Namespace) -> int:
-    """Answer `text` once, or talk on the terminal where it is None; the exit status."""
+    """Answer `text` once, or converse on the terminal if it is None. Returns the exit status."""
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     chat = Chat(backend, open_screen(markdown=not args.no_markdown), None if args.load else args.system)
     if args.load:
@@ -97,7 +97,7 @@ def converse(backend: Backend, text: str | None, args: argparse.Namespace) -> in
 
 
 def answer_with_model(settings: Settings, text: str, args: argparse.Namespace) -> int:
-    """`infer --chat`: the answer of the one model to a text; the exit status."""
+    """`infer --chat`: answer a text with the settings' one model. Returns the exit status."""
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
     backend = open_model(settings, args, "infer")
     try:
@@ -107,7 +107,7 @@ def answer_with_model(settings: Settings, text: str, args: argparse.Namespace) -
 
 
 def answer_once(chat: Chat, text: str) -> int:
-    """The exit status: 130 after Ctrl-C, 1 where there is no answer."""
+    """Print the answer to one text. Exit status 130 after Ctrl-C, 1 if there is no answer."""
     try:
         return 0 if chat.ask(text) else 130
     except AnswerFailed as error:
@@ -116,7 +116,7 @@ def answer_once(chat: Chat, text: str) -> int:
 
 
 def open_model(settings: Settings, args: argparse.Namespace, command: str) -> Backend:
-    """The one model of the settings, loaded. args: with the sampling parameters."""
+    """Load the settings' one model. args: with the sampling parameters."""
     name, path = single_model(settings, command)
     from server.chat.request import ReasoningOptions
     from server.terminal.local import ChatOptions, LocalModel
@@ -155,7 +155,7 @@ def _remote(settings: Settings, args: argparse.Namespace) -> Backend:
 
 
 def _first_plain_key(settings: Settings) -> list[str]:
-    """That of --api-key-file; ConfigError if it has only hashes."""
+    """The first plain-text key of --api-key-file. Raises ConfigError if the file only has hashes."""
     if settings.api_key_file is None:
         return []
     lines = read_key_file(settings.api_key_file.expanduser())

@@ -1,4 +1,4 @@
-"""What the commands share: the argument parser, and the settings of commands that use one model."""
+"""What the commands share: the argument parser, and the settings of commands that use a single model."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server.models.resolver import resolve
 
 
 class Parser(argparse.ArgumentParser):
-    """Reports a mistake on one line, with the flag that was probably meant; keeps the examples as written."""
+    """Reports an error on one line, with the flag that was probably meant; prints the examples verbatim."""
 
     def __init__(self, prog: str, description: str, examples: str = "") -> None:
         super().__init__(
@@ -46,18 +46,18 @@ class Parser(argparse.ArgumentParser):
 
 
 def add_split_option(parser: argparse.ArgumentParser) -> None:
-    """--split-max-size, of the commands that write models."""
+    """Add --split-max-size, for the commands that write models."""
     text = "write parts of at most this size (2G, 500M), named OUT-00001-of-0000N.gguf"
     parser.add_argument("--split-max-size", type=file_size, default=0, metavar="SIZE", help=text)
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """Models without --model in front; `requested_options` reads them."""
+    """Add the positional models, which need no --model; `requested_options` reads them."""
     parser.add_argument("models", nargs="*", metavar="MODEL", help="the same as --model MODEL")
 
 
 def requested_options(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options that were set on the command line, models of `add_model_argument` among them."""
+    """The options set on the command line, including the models of `add_model_argument`."""
     requested = sources.from_arguments(arguments)
     if arguments.models:
         requested["model"] = [*arguments.models, *requested.get("model", [])]
@@ -65,7 +65,7 @@ def requested_options(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def file_size(text: str) -> int:
-    """Bytes, from a number with M or G for 10^6 or 10^9, as llama-gguf-split counts."""
+    """Bytes from a number with M or G, for 10^6 or 10^9, as in llama-gguf-split."""
     units = {"M": 10**6, "G": 10**9}
     number, unit = (text[:-1], text[-1:].upper()) if text[-1:].upper() in units else ("", "")
     if not number.isdecimal() or not 0 < int(number) < 10**6:
@@ -74,7 +74,7 @@ def file_size(text: str) -> int:
 
 
 def single_model(settings: Settings, command: str) -> tuple[str, Path]:
-    """Name and file of the one model. ConfigError if --model was given several times."""
+    """Name and file of the one model. Raises ConfigError if --model was given several times."""
     n_models = len(settings.sources())
     if n_models != 1:
         raise ConfigError(f"--model was given {n_models} times; {command} takes one")
@@ -83,9 +83,9 @@ def single_model(settings: Settings, command: str) -> tuple[str, Path]:
 
 
 def with_files(settings: Settings) -> Settings:
-    """The settings with a file for every model; those that are named otherwise are downloaded first.
+    """The settings with a file for every model; models given by name are downloaded first if necessary.
 
-    Without --model, and where the default model cannot be had, the bundled one takes its place.
+    Without --model, the bundled model is used if the default model cannot be downloaded.
     """
     files: dict[str, Path] = {}
     with LoadProgress(bar=settings.log_format == "text", verb="downloading") as bar:
@@ -104,7 +104,7 @@ def with_files(settings: Settings) -> Settings:
 
 
 def configure_quiet_logging(settings: Settings) -> None:
-    """Log to stderr for a command whose stdout is its result: warnings only, unless --log-level is set."""
+    """Log to stderr for a command whose stdout is its result: only warnings, unless --log-level is set."""
     quiet = settings.log_level == "info" and "log_level" not in settings.model_fields_set
     logs.configure("warning" if quiet else settings.log_level, settings.log_format)
     for advice in sources.unknown_environment():
@@ -112,7 +112,7 @@ def configure_quiet_logging(settings: Settings) -> None:
 
 
 def warn_if_public(settings: Settings) -> None:
-    """Of a server that needs no API keys."""
+    """Warn about a server that others can reach without an API key."""
     if not settings.listens_locally:
         text = "anyone who can reach %s can use this server; set --api-key-file to require a key"
         logs.log.warning(text, settings.host)

@@ -1,4 +1,4 @@
-"""`ggserve config`: all options with their effective values, as commented YAML."""
+"""`ggserve config`: print all options with their effective values, as commented YAML."""
 
 from __future__ import annotations
 

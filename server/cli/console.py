@@ -1,4 +1,4 @@
-"""Progress of loading, converting and quantizing: a bar on a terminal, otherwise a log line now and then."""
+"""Progress of loading, converting and quantizing: a bar on a terminal, otherwise periodic log lines."""
 
 from __future__ import annotations
 

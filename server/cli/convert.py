@@ -54,7 +54,7 @@ def _parser() -> Parser:
 
 
 def _settings(texts: list[str]) -> dict[str, str]:
-    """The keys of --set."""
+    """The keys given with --set."""
     keys = {}
     for text in texts:
         name, equals, value = text.partition("=")

@@ -38,7 +38,7 @@ def run(arguments: list[str]) -> int:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Aligned columns, sizes in GiB."""
+    """The devices in aligned columns, with sizes in GiB."""
     cells = [["NAME", "BACKEND", "TYPE", "FREE", "TOTAL", "DESCRIPTION"]]
     for row in rows:
         free, total = (f"{row[key] / 2**30:.1f} GiB" for key in ("free", "total"))

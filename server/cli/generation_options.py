@@ -1,4 +1,4 @@
-"""What the commands that generate text share: options of sampling and chat templates, the model's load."""
+"""What the commands that generate text share: sampling and chat template options, and loading the model."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ MORE_OPTIONS = {  # of `serve` alone otherwise
 
 
 def add_sampling_options(parser: argparse.ArgumentParser) -> None:
-    """A flag for each of SAMPLING. Flags that are not used leave no attribute."""
+    """Add a flag for each of SAMPLING. Flags that are not used set no attribute."""
     group = parser.add_argument_group(
         "sampling: How the next token is chosen; a model file may have other defaults"
     )
@@ -103,8 +103,8 @@ def add_sampling_options(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=int,
         default=0,
-        help="with --context-shift: first tokens that stay when the context is full, besides that of the "
-        "text's beginning; -1: all before the generated ones (default: 0)",
+        help="with --context-shift: number of tokens at the beginning that stay when the context is full, in "
+        "addition to a BOS token; -1: all before the generated ones (default: 0)",
     )
 
 
@@ -116,7 +116,7 @@ def _samplers(text: str) -> tuple[str, ...]:
 
 
 def requested_sampling(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The parameters that were set on the command line."""
+    """The sampling parameters set on the command line."""
     requested = {name: value for name, value in vars(arguments).items() if name in SAMPLING}
     if requested.get("max_tokens") == -1:
         requested["max_tokens"] = None
@@ -126,7 +126,8 @@ def requested_sampling(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_model(name: str, path: Path, settings: Settings) -> Model:
-    """The model, for one sequence at a time: unless --parallel is set, its KV cache is that of one."""
+    """Load the model for one sequence at a time: unless --parallel is set, its KV cache holds one sequence.
+    """
     from engine.engine import load
 
     params = settings.model_parameters()
@@ -137,7 +138,9 @@ def load_model(name: str, path: Path, settings: Settings) -> Model:
 
 
 def session_config(model: Model, settings: Settings, n_keep: int) -> InferenceSessionConfig:
-    """n_keep: of the command line; the token of a text's beginning comes on top, as in the server."""
+    """The session's configuration. The command line's n_keep does not include the BOS token, as in the
+    server.
+    """
     if n_keep and not settings.context_shift:
         logs.log.warning("--n-keep has no effect without --context-shift")
     if n_keep >= 0:
@@ -146,7 +149,7 @@ def session_config(model: Model, settings: Settings, n_keep: int) -> InferenceSe
 
 
 def inference_parameters(model: Model, settings: Settings, requested: dict[str, Any]) -> InferenceParameters:
-    """Checked. requested: parameters of the command line; a warning names those that have no effect."""
+    """The validated parameters. requested: those of the command line; a warning names any without effect."""
     from engine.sampling import parameters as sampling
 
     values = default_sampling(model.describe(), {**settings.sampling_defaults(), **requested})

@@ -100,7 +100,7 @@ def run(arguments: list[str]) -> int:
 
 
 def complete(model: Model, settings: Settings, prompt: str, args: argparse.Namespace, load_s: float) -> int:
-    """Generate and print; the exit status. load_s: how long the model took to load."""
+    """Generate and print. Returns the exit status. load_s: how long loading the model took."""
     from engine.tokenizer.detokenizer import StopMatcher
 
     sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -1,4 +1,4 @@
-"""`ggserve keys`: make API keys, and show what a key file says."""
+"""`ggserve keys`: generate API keys, and list the contents of a key file."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from server.keys.key_file import HASH_PREFIX, read_key_file, read_line
 
 PREFIX = "ggs-"  # tells scanners for leaked keys what it is
 ATTRIBUTES = {
-    "name": ("NAME", "name of its client in logs; keys with the same name belong to one client"),
+    "name": ("NAME", "the client's name in logs; keys with the same name belong to one client"),
     "role": ("ROLE", "user (default), or admin, who can also cancel any request and change models and slots"),
     "rpm": ("N", "requests per minute"),
     "tpm": ("N", "tokens per minute, of prompts and answers"),
     "concurrency": ("N", "concurrent requests"),
-    "weight": ("N", "its share of the engine relative to other clients (default 1)"),
-    "priority": ("N", "of its requests, and the best that they can ask for; lower is earlier (default 0)"),
+    "weight": ("N", "the client's share of the engine, relative to other clients (default 1)"),
+    "priority": (
+        "N",
+        "default priority of the client's requests, and the highest that they may ask for; lower numbers are "
+        "served first (default 0)",
+    ),
 }
 EXAMPLES = """\
   ggserve keys new --name alice >> keys          prints the key, appends its hash to the file
@@ -31,11 +35,11 @@ A line of the file is KEY or sha256:HASH, then attributes: name=alice role=user 
 
 
 def run(arguments: list[str]) -> int:
-    parser = Parser("ggserve keys", "Make API keys for --api-key-file, and check such a file.", EXAMPLES)
+    parser = Parser("ggserve keys", "Generate API keys for --api-key-file, and check such a file.", EXAMPLES)
     parser.add_argument(
-        "command", choices=("new", "list"), help="new: print a key on stderr, its line on stdout"
+        "command", choices=("new", "list"), help="new: print a key to stderr and its line to stdout"
     )
-    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the key file that list shows")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the key file to list")
     group = parser.add_argument_group("attributes of a new key")
     for name, (metavar, text) in ATTRIBUTES.items():
         group.add_argument(f"--{name}", metavar=metavar, help=text)

@@ -52,7 +52,7 @@ def run(arguments: list[str]) -> int:
 
 
 def table(models: list[StoredModel]) -> str:
-    """Aligned columns."""
+    """The models in aligned columns."""
     cells = [("NAME", "SIZE", "SOURCE")]
     cells += [(_printable(model.name), size_text(model.size), SOURCES[model.source]) for model in models]
     widths = [max(len(line[i]) for line in cells) for i in range(2)]
@@ -60,5 +60,5 @@ def table(models: list[StoredModel]) -> str:
 
 
 def _printable(name: str) -> str:
-    """With U+FFFD for what files may be called and terminals would obey, or cannot show."""
+    """The text with U+FFFD for characters that a terminal would interpret or cannot show."""
     return "".join(c if c.isprintable() else "\ufffd" for c in name)

@@ -1,6 +1,6 @@
 """The `ggserve` command: runs a subcommand and turns errors into one line on stderr and an exit status.
 
-0: success, 1: failure while running, 2: wrong usage or configuration, 130: interrupted by Ctrl-C.
+0: success, 1: failure while running, 2: usage or configuration error, 130: interrupted by Ctrl-C.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ COMMANDS = {
     "perplexity": "measure how well a model predicts a text",
     "bench": "measure prefill and decode speed",
     "info": "show the contents of a model file",
-    "keys": "make API keys, and check a key file",
+    "keys": "generate API keys and check a key file",
     "rpc-worker": "serve this machine's devices to another machine",
     "ray": "serve replicas of a model on a Ray cluster",
     "config": "print all options as a commented YAML file",
@@ -99,7 +99,7 @@ def _run(command: str, arguments: list[str]) -> int:
 
 
 def fail(message: str, status: int, arguments: Sequence[str] = ()) -> int:
-    """Write the error as one line to stderr, with --log-level debug also the traceback; returns `status`."""
+    """Write the error as one line to stderr, with a traceback at --log-level debug. Returns `status`."""
     level = os.environ.get("GGSERVE_LOG_LEVEL", "")
     for word, following in zip(arguments, [*arguments, ""][1:], strict=True):
         if word.startswith("--log-level"):

@@ -88,7 +88,7 @@ def read_text(name: str) -> str:
 
 
 def measure(path: Path, settings: Settings, text: str, args: argparse.Namespace) -> int:
-    """Load the model, compute, print; the exit status."""
+    """Load the model, compute and print. Returns the exit status."""
     from engine import perplexity
     from engine.engine import load
 

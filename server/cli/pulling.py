@@ -1,4 +1,4 @@
-"""What commands show of a download: its plan before, its progress meanwhile."""
+"""What commands show of a download: the plan before it, then the progress."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ PLAN_OPTIONS = (*_ONE_VALUE, *_REPEATED)
 
 
 def pulling(settings: Settings, bar: LoadProgress) -> Pulling:
-    """How commands pull: the log says what will be downloaded and whether it fits, then how far it is."""
+    """How commands pull: the log first shows what will be downloaded and whether it fits, then the progress.
+    """
 
     def announce(plan: Download) -> None:
         logs.log.info("pulling %s", plan)
@@ -42,7 +43,7 @@ def report_to(bar: LoadProgress) -> Report:
 
 
 def free_memory() -> int | None:
-    """Bytes that are free on all devices; None if they cannot be asked. In a process of its own, as `fit`."""
+    """Free bytes on all devices, determined in a separate process, as by `fit`; None if that fails."""
     rows: Any = _command("devices", "--json")
     if not isinstance(rows, list):
         return None
@@ -50,7 +51,7 @@ def free_memory() -> int | None:
 
 
 def fit(plan: Download, settings: Settings) -> str:
-    """Whether the model will fit and where its layers will go, from the headers of its files."""
+    """Whether the model would fit and where its layers would go, from the headers of its files."""
     problem = "its header cannot be read"
     for n_bytes in HEADER_BYTES:
         with tempfile.TemporaryDirectory(prefix="ggserve-") as name:
@@ -67,7 +68,7 @@ def fit(plan: Download, settings: Settings) -> str:
 
 
 def summary(answer: dict[str, Any]) -> str:
-    """One line about what `ggserve info --plan --json` says."""
+    """The output of `ggserve info --plan --json` on one line."""
     if not answer["fits"]:
         return f"does not fit: {answer['problem']}"
     devices = answer["devices"]
@@ -82,7 +83,7 @@ def summary(answer: dict[str, Any]) -> str:
 
 
 def _outline(plan: Download, file: RepoFile, folder: Path, n_bytes: int) -> None:
-    """A file of the right size with the first bytes only, which takes no space: enough to plan with."""
+    """A sparse file of the right size that contains only the first bytes, which is enough to plan with."""
     with Path(folder, PurePosixPath(file.path).name).open("wb") as outline:
         outline.write(header(plan, file, min(n_bytes, file.size)))
         outline.truncate(file.size)
@@ -99,7 +100,7 @@ def _flags(settings: Settings) -> list[str]:
 
 
 def _command(*arguments: str) -> Any:
-    """The JSON that a command prints; what it says instead, as text. This process never touches a device."""
+    """The JSON that a command prints, or else its output as text. This process never touches a device."""
     try:
         done = subprocess.run(
             [sys.executable, "-m", "server", *arguments],

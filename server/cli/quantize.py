@@ -80,7 +80,7 @@ def summary(changes: list[Change]) -> dict[str, object]:
 
 
 def table(changes: list[Change]) -> str:
-    """Sizes by pair of types, and in total."""
+    """Sizes by pair of types, and the total."""
     groups: dict[tuple[str, str], list[Change]] = {}
     for c in changes:
         groups.setdefault((c.before, c.after), []).append(c)

@@ -48,38 +48,38 @@ def _parser() -> Parser:
         "--autoscale",
         type=_pair,
         metavar="MIN,MAX",
-        help="scale between so many, by the number of running and waiting requests",
+        help="scale the number of replicas within these limits, by running and waiting requests",
     )
     group.add_argument(
         "--ingresses",
         type=int,
         default=1,
         metavar="N",
-        help="number of HTTP servers in front of the replicas (default: 1); stored responses, limits of "
-        "keys and the list of requests are those of each one",
+        help="number of HTTP servers in front of the replicas (default: 1); each has its own stored "
+        "responses, limits of keys and list of requests",
     )
     group.add_argument(
         "--replica-cpus",
         type=float,
         default=1,
         metavar="N",
-        help="CPUs that a replica takes of its machine (default: 1); without --threads also its threads",
+        help="CPUs that a replica reserves (default: 1); without --threads, also the threads it uses",
     )
     group.add_argument(
-        "--replica-gpus", type=float, default=0, metavar="N", help="GPUs that a replica takes (default: 0)"
+        "--replica-gpus", type=float, default=0, metavar="N", help="GPUs that a replica reserves (default: 0)"
     )
     group.add_argument(
         "--stream-interval-ms",
         type=float,
         default=0,
         metavar="MS",
-        help="send tokens of a stream together, so long after those before (default: 0, each at once); saves "
-        "processor time of ingresses and proxies",
+        help="minimum time between two events of a stream; the tokens of that time are sent together, which "
+        "saves processor time of ingresses and proxies (default: 0, send each token at once)",
     )
     group.add_argument(
         "--address",
         default="auto",
-        help="the Ray cluster; default: RAY_ADDRESS, or the one of which this machine is a part",
+        help="address of the Ray cluster; default: RAY_ADDRESS, or the cluster that this machine belongs to",
     )
     group.add_argument(
         "--local", action="store_true", help="start a cluster on this machine that ends with this command"
@@ -135,7 +135,9 @@ def run(arguments: list[str]) -> int:
 
 
 def serve_config(deployment: Deployment) -> str:
-    """A config file for `serve deploy` and KubeRay. ConfigError for a key, which would be readable in it."""
+    """A config file for `serve deploy` and KubeRay. Raises ConfigError for API keys, which would be readable
+    in it.
+    """
     if deployment.base_settings.api_key:
         raise ConfigError("--api-key would be readable in the file; use --api-key-file")
     config: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""What SIGHUP does: keys and options are read again, and those that can take effect do."""
+"""SIGHUP: keys and options are read again, and the options that can take effect at run time do."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = logging.getLogger("ggserve")
 
 
 class Engines:
-    """Makes the engine of a model, with the options in force at that time."""
+    """Creates the engine of a model with the options in effect at that time."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
@@ -43,9 +43,9 @@ def policy_of(settings: Settings, folder: Path | None) -> Policy:
 
 
 class Reloading:
-    """options: as read at the start. read: reads them again; ConfigError if they cannot be used.
+    """options: as read at the start. read: reads them again; raises ConfigError if they are invalid.
 
-    apply: hears of the options that have changed and take effect.
+    apply: called with the options that have changed and take effect.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Reloading:
         self._keys, self._options, self._read, self._apply = keys, options, read, apply
 
     def __call__(self) -> None:
-        """Options that cannot be used change nothing; the log says in one line why."""
+        """Invalid options change nothing; the log says why in one line."""
         if self._keys.file is not None:
             self._keys.reload_or_log()
         try:
@@ -77,7 +77,7 @@ class Reloading:
 
 
 def apply_options(values: dict[str, Any], state: Any, engines: Engines) -> None:
-    """state: `server.state.State`, which everything reads that does not get its options here."""
+    """state: `server.state.State`, which is read by everything that does not get its options here."""
     state.reload(values)
     settings: Settings = state.settings
     registry: ModelRegistry = state.registry

@@ -77,7 +77,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _check_address(host: str, port: int, public: bool) -> None:
-    """ConfigError for an address that other machines can reach, unless `public`, and for one in use."""
+    """Raises ConfigError for an address in use, and, unless `public`, for one that other machines can reach.
+    """
     if not 0 < port < 1 << 16:
         raise ConfigError(f"--port is {port}; it must be 1 to 65535")
     try:

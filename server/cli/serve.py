@@ -1,4 +1,4 @@
-"""`ggserve serve`: starts an engine process, then all that `server.cli.serving` imports."""
+"""`ggserve serve`: starts an engine process, then imports and runs `server.cli.serving`."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ need a restart."""
 
 
 def run(arguments: list[str], process: StartedProcess | None) -> int:
-    """process: an engine process that was started for a model."""
+    """process: an engine process that was already started for a model."""
     # Until the event loop handles the signals there are no requests to drain.
     terminal = Terminal()
 
@@ -73,7 +73,7 @@ def _exit(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def serve(arguments: list[str], process: StartedProcess | None) -> int:
-    """Check the configuration, then load and serve; the exit status."""
+    """Check the configuration, then load and serve. Returns the exit status."""
     parser = Parser(
         "ggserve serve", "Serve models over HTTP: OpenAI, Anthropic, Ollama and llama-server APIs.", EXAMPLES
     )
@@ -118,7 +118,7 @@ def serve(arguments: list[str], process: StartedProcess | None) -> int:
 
 
 def certificate_of(settings: Settings) -> Certificate | None:
-    """That of --tls-cert. ConfigError if it cannot be used."""
+    """The certificate of --tls-cert. Raises ConfigError if it is unusable."""
     if settings.tls_cert is None:
         return None
     from server.http.certificate import Certificate
@@ -127,7 +127,7 @@ def certificate_of(settings: Settings) -> Certificate | None:
 
 
 def registry_of(settings: Settings, engines: Engines | None = None) -> ModelRegistry:
-    """The models of the options, each with an engine process of its own while it is loaded."""
+    """The models of the options; each has its own engine process while it is loaded."""
     folder = settings.models_dir and settings.models_dir.expanduser().absolute()
     if folder is not None and not folder.is_dir():
         raise ConfigError(f"--models-dir {folder}: is not a directory")
@@ -141,7 +141,9 @@ def registry_of(settings: Settings, engines: Engines | None = None) -> ModelRegi
 
 
 def listen(hosts: str, port: int) -> list[socket.socket]:
-    """Sockets for every address of the hosts. ConfigError, before anything is loaded, if a port is in use."""
+    """Sockets for all addresses of the hosts. Raises ConfigError if a port is in use, before anything is
+    loaded.
+    """
     sockets: list[socket.socket] = []
     try:
         for host in hosts.split(","):
@@ -154,7 +156,7 @@ def listen(hosts: str, port: int) -> list[socket.socket]:
 
 
 def _listen(host: str, port: int, sockets: list[socket.socket]) -> int:
-    """Append the sockets of one host; returns their port."""
+    """Append the sockets of one host and return their port."""
     n_before = len(sockets)
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -170,9 +172,10 @@ def _listen(host: str, port: int, sockets: list[socket.socket]) -> int:
 
 
 def allow_files(connections: int | None) -> int:
-    """Raise the limit on open files to what `connections` need; the usual 1024 is too low.
+    """Raise the limit on open files to what `connections` need, since the usual 1024 is too low.
 
-    None: as many as the limit can be raised to, at most MOST_CONNECTIONS. Returns how many there may be.
+    None: as many connections as the limit can be raised to, at most MOST_CONNECTIONS. Returns the number of
+    connections allowed.
     """
     if sys.platform == "win32":  # has no limit
         return connections or MOST_CONNECTIONS

@@ -1,4 +1,4 @@
-"""Sampling parameters of requests that leave them out."""
+"""Sampling parameters for requests that omit them."""
 
 from __future__ import annotations
 

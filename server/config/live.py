@@ -1,4 +1,4 @@
-"""Which options take effect while the server runs, when their sources are read again."""
+"""Which options take effect while the server runs, when they are read again."""
 
 from __future__ import annotations
 
@@ -23,6 +23,6 @@ LIVE = frozenset(
 
 
 def changes(settings: Settings, now: Settings) -> tuple[dict[str, Any], list[str]]:
-    """What differs in `now`: the values that take effect at once, and the options that need a restart."""
+    """The differences in `now`: the values that take effect at once, and the options that need a restart."""
     names = [name for name in Settings.model_fields if getattr(now, name) != getattr(settings, name)]
     return {name: getattr(now, name) for name in names if name in LIVE}, [n for n in names if n not in LIVE]

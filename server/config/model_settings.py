@@ -1,4 +1,4 @@
-"""Options of models, devices and batching, and what follows from them. Most are options of `infer` too."""
+"""Options of models, devices and batching, and values derived from them. `infer` has most of them too."""
 
 from __future__ import annotations
 
@@ -57,14 +57,14 @@ class ModelSettings(BaseSettings):
     )
     models_dir: Path | None = _model(
         None,
-        "directory of GGUF files, also in subdirectories, to serve: each model is loaded when a request "
-        "names it; added and removed files are noticed while the server runs",
+        "directory of GGUF files to serve, including its subdirectories: each model is loaded when a request "
+        "names it; added and removed files are detected while the server runs",
         "DIR",
         shared=False,
     )
     models_memory: Annotated[int | None, BeforeValidator(nbytes)] = _model(
         None,
-        "maximum memory of all models together, on all devices, such as 24G; default: what is free",
+        "maximum memory of all models together, on all devices, such as 24G; default: the free memory",
         "BYTES",
         shared=False,
         ge=0,
@@ -215,12 +215,12 @@ class ModelSettings(BaseSettings):
     checkpoints: Annotated[int | Literal["auto"], word_or_number("auto", least=1)] = _batching(
         "auto",
         "number of states of recurrent layers (Mamba, delta net, LFM2), or of windows of layers with a "
-        "sliding window, kept for later requests to continue from; auto: 64 states, fewer if they would take "
-        "more than a tenth of free memory, and windows that take an eighth of the cache",
+        "sliding window, saved so that later requests can continue from them; auto: 64 states, or fewer if "
+        "they would take more than a tenth of free memory, and windows that take an eighth of the cache",
         "N|auto",
     )
     checkpoint_interval: int = _batching(
-        512, "tokens of a long prompt after which such a state or window is kept", "N", ge=1, le=1 << 20
+        512, "tokens of a long prompt between saved states or windows", "N", ge=1, le=1 << 20
     )
     context_shift: bool = _batching(
         False,
@@ -245,16 +245,16 @@ class ModelSettings(BaseSettings):
 
     spec_type: Literal["auto", "none", "ngram-simple", "draft-simple"] = _batching(
         "auto",
-        "speculative decoding, unless the request sets it; ngram-simple: draft the tokens that followed the "
-        "last ones where these occurred before, in the prompt or in the output; draft-simple: draft with the "
-        "draft model; auto: that if there is one, otherwise none",
+        "speculative decoding, unless the request sets it; ngram-simple: draft the tokens that followed an "
+        "earlier occurrence of the last ones, in the prompt or in the output; draft-simple: draft with the "
+        "draft model; auto: draft-simple if there is a draft model, otherwise none",
         "auto|none|ngram-simple|draft-simple",
         shared=False,
     )
     spec_draft_n_max: int = _batching(
         16,
         "maximum number of tokens drafted per step of a request, unless the request sets it; fewer are "
-        "drafted where that is faster",
+        "drafted if that is faster",
         "N",
         shared=False,
         ge=0,
@@ -296,7 +296,9 @@ class ModelSettings(BaseSettings):
             raise ValueError(f"default: {error}") from error
 
     def sources(self) -> dict[str, str]:
-        """Served name → a path or what else `server.models` resolves, in order; without those of a folder."""
+        """Served name → a path or another name that `server.models` resolves, in order; without the models of
+        a folder.
+        """
         sources: dict[str, str] = {}
         for text in self.model or ([reference.DEFAULT] if self.models_dir is None else []):
             name, equals, rest = text.partition("=")
@@ -314,11 +316,14 @@ class ModelSettings(BaseSettings):
         return sources
 
     def models(self) -> dict[str, Path]:
-        """Served name → file, in order, once every model is a file (`with_files`). Files are not checked."""
+        """Served name → file, in order, once every model is a file (`with_files`). The files are not checked.
+        """
         return {name: Path(source).expanduser() for name, source in self.sources().items()}
 
     def with_files(self, files: Mapping[str, Path]) -> Self:
-        """The same options for these models: served name → file. ValueError: options do not fit the names."""
+        """The same options for these models: served name → file. Raises ValueError if an option does not
+        match the names.
+        """
         settings = self.model_copy(update={"model": [f"{name}={path}" for name, path in files.items()]})
         settings.aliases()
         return settings
@@ -352,14 +357,14 @@ class ModelSettings(BaseSettings):
         )
 
     def lora_adapters(self) -> tuple[LoraAdapter, ...]:
-        """Those of --lora, by number."""
+        """The adapters of --lora, by number."""
         try:
             return tuple(map(lora_adapter, self.lora))
         except ValueError as error:
             raise ValueError(f"lora: {error}") from error
 
     def tensor_overrides(self) -> tuple[tuple[str, str], ...]:
-        """(pattern, device) of each --override-tensor. The devices are not checked."""
+        """(pattern, device) of each --override-tensor. Device names are not checked."""
         try:
             return tuple(map(tensor_override, self.override_tensor))
         except ValueError as error:

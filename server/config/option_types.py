@@ -33,17 +33,17 @@ def option(
     old_name: str | None = None,
     **bounds: Any,
 ) -> Any:
-    """A field of the settings. It declares every form of an option, hence the many parameters.
+    """A field of the settings. It declares an option in every form, hence the many parameters.
 
-    section: a key of `server.config.settings.SECTIONS`. shared: also an option of `infer`, not only of
-    `serve`. old_name: a former name, which keeps working in every form. bounds: pydantic's `ge`, `le`, ….
+    section: a key of `server.config.settings.SECTIONS`. shared: `infer` has the option too, not only `serve`.
+    old_name: a former name, which still works in every form. bounds: pydantic's `ge`, `le`, ….
     """
     extra: dict[str, Any] = {"section": section, "metavar": metavar, "shared": shared, "old_name": old_name}
     return Field(default, description=description, json_schema_extra=extra, **bounds)
 
 
 def lora_adapter(text: str) -> LoraAdapter:
-    """FILE[=SCALE]; a file's name may contain "=" itself. ValueError for a scale out of range."""
+    """FILE[=SCALE]; the file's name may itself contain "=". Raises ValueError for a scale out of range."""
     path, equals, number = text.rpartition("=")
     scale = 1.0
     if equals and path and not Path(text).expanduser().exists():
@@ -69,7 +69,9 @@ def tensor_override(text: str) -> tuple[str, str]:
 
 
 def word_or_number(*words: str, least: int = 0) -> BeforeValidator:
-    """Accept a number or one of `words`; one message instead of pydantic's one per member of the union."""
+    """Accepts a number or one of `words`, with one error message instead of pydantic's one per member of a
+    union.
+    """
 
     def check(value: Any) -> Any:
         if isinstance(value, str) and value.strip().lower() in words:
@@ -96,12 +98,12 @@ def true_false_auto(value: Any) -> Any:
 
 
 def on_off(value: Any) -> Any:
-    """YAML 1.1 reads a bare on or off as a boolean."""
+    """YAML 1.1 reads an unquoted on or off as a boolean."""
     return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
 
 def split(value: Any) -> Any:
-    """A list from one string, as in an environment variable: JSON, or separated by commas."""
+    """A list from one string, as in an environment variable: JSON or comma-separated."""
     if not isinstance(value, str):
         return value
     if value.lstrip().startswith("["):
@@ -113,7 +115,7 @@ def split(value: Any) -> Any:
 
 
 def numbers(value: Any) -> Any:
-    """A flat list from texts that may each hold several numbers, such as `3,1`."""
+    """A flat list from texts, each of which may contain several numbers, such as `3,1`."""
     parts = [split(part) for part in value] if isinstance(value, list | tuple) else split(value)
     return [x for part in parts for x in (part if isinstance(part, list) else [part])]
 
@@ -130,14 +132,14 @@ def nbytes(value: Any) -> Any:
 
 
 def named(value: Any) -> Any:
-    """A YAML mapping `model: {name: path}` is the same as a list of NAME=PATH; lists in it become JSON."""
+    """Turns the YAML mapping `model: {name: path}` into a list of NAME=PATH; lists in it become JSON."""
     if not isinstance(value, dict):
         return split(value)
     return [f"{name}={json.dumps(v) if isinstance(v, list) else v}" for name, v in value.items()]
 
 
 def json_object(value: Any) -> Any:
-    """A YAML mapping, or JSON."""
+    """An object from a YAML mapping or JSON."""
     if not isinstance(value, str):
         return value
     try:
@@ -150,7 +152,7 @@ def json_object(value: Any) -> Any:
 
 
 def samplers(text: str) -> tuple[str, ...]:
-    """The steps of names separated by `;` or as a JSON list, or of letters in a row."""
+    """Sampling steps from names separated by `;`, a JSON list, or a string of letters."""
     steps, unknown = steps_of(texts(text)) if text.lstrip().startswith("[") else steps_of_text(text)
     if unknown:
         raise ValueError(f"{unknown[0][:64]!r} is not a sampler; expected one of {', '.join(STEPS)}")
@@ -158,7 +160,7 @@ def samplers(text: str) -> tuple[str, ...]:
 
 
 def texts(text: str) -> tuple[str, ...]:
-    """A JSON list of texts."""
+    """A list of strings from JSON."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError):
@@ -177,7 +179,7 @@ def _number(kind: type, name: str, text: str) -> Any:
 
 
 def sampling_defaults(values: Sequence[str]) -> dict[str, Any]:
-    """Checked sampling parameters from NAME=VALUE texts."""
+    """Validated sampling parameters from NAME=VALUE texts."""
     kinds = {
         field.name: float if isinstance(field.default, float) else int
         for field in msgspec.structs.fields(InferenceParameters)

@@ -1,7 +1,8 @@
-"""Every option once: the schema behind the command line, the YAML file, the environment and the sample file.
+"""Every option, declared once: the schema of the command line, the YAML file, the environment and the sample
+file.
 
 `server.config.sources` derives all four from the fields here and in `model_settings`: their order, section,
-metavar and description. None and "auto" are resolved later, where what they depend on is known.
+metavar and description. None and "auto" are resolved later, where the values that they depend on are known.
 """
 
 from __future__ import annotations
@@ -211,7 +212,7 @@ class Settings(ModelSettings):
         return self.slot_save_path and self.slot_save_path.expanduser().absolute()
 
     def check_slot_folder(self) -> None:
-        """ConfigError if --slot-save-path is not a directory: it is never created here."""
+        """Raises ConfigError if --slot-save-path is not a directory; it is never created here."""
         folder = self.slot_folder()
         if folder is not None and not folder.is_dir():
             raise ConfigError(f"--slot-save-path {folder}: is not a directory")
@@ -226,7 +227,7 @@ class Settings(ModelSettings):
         return all(map(_is_local, self.hosts()))
 
     def chat_template_text(self) -> str | None:
-        """The text of the --chat-template file; ConfigError if it cannot be read."""
+        """The text of the --chat-template file. Raises ConfigError if it cannot be read."""
         if self.chat_template is None:
             return None
         path = self.chat_template.expanduser()
@@ -237,9 +238,9 @@ class Settings(ModelSettings):
             raise ConfigError(f"--chat-template {path}: {reason}") from error
 
     def host_names(self) -> frozenset[str] | None:
-        """Accepted Host names, lower case without port; None: any.
+        """The accepted Host names, in lower case and without port; None: any.
 
-        Those of localhost always, for health checks: no page of another site can send them.
+        Localhost's names are always accepted, for health checks: no page of another site can send them.
         """
         if "*" in self.allowed_hosts or not (self.allowed_hosts or self.listens_locally):
             return None

@@ -66,10 +66,10 @@ def add_options(
     more: Collection[str] = (),
     descriptions: Mapping[str, str] | None = None,
 ) -> None:
-    """Add a flag for each option to `parser`, in groups. Flags that are not used leave no attribute.
+    """Add a flag for each option to `parser`, in groups. Flags that are not used set no attribute.
 
-    serve: all options, not only the shared ones. names: only these. more: these besides the shared ones.
-    descriptions: what an option means for this command where that differs, default included.
+    serve: all options, not only the shared ones. names: only these. more: these in addition to the shared
+    ones. descriptions: what an option means for this command if that differs, including the default.
     """
     parser.add_argument(
         "--config",
@@ -111,12 +111,12 @@ def add_options(
 
 
 def from_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The options that were set on the command line."""
+    """The options set on the command line."""
     return {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a duplicate key, of which YAML would silently keep the last."""
+    """Refuses duplicate keys, of which YAML would silently keep the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen = set()
@@ -130,7 +130,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_file(path: Path) -> dict[str, Any]:
-    """The options in a YAML file, old names replaced by new ones. A null means the default."""
+    """The options in a YAML file, with old names replaced by new ones. A null means the default."""
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
     except OSError as error:
@@ -163,7 +163,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def load(cli: Mapping[str, Any] | None = None, file: Path | None = None) -> Settings:
-    """The effective options: `cli` over the environment over `file` (or GGSERVE_CONFIG) over defaults."""
+    """The effective options: `cli`, then the environment, then `file` (or GGSERVE_CONFIG), then defaults."""
     if file is None and os.environ.get(CONFIG_VARIABLE):
         file = Path(os.environ[CONFIG_VARIABLE])
     from_file = read_file(file) if file is not None else {}
@@ -188,7 +188,9 @@ def load(cli: Mapping[str, Any] | None = None, file: Path | None = None) -> Sett
 
 
 def read_environment() -> dict[str, Any]:
-    """The options in GGSERVE_ variables; a new name wins over an old one, empty variables count as unset."""
+    """The options in GGSERVE_ variables. A new name takes precedence over an old one; empty variables count
+    as unset.
+    """
     values = EnvSettingsSource(Settings)()
     for old, name in OLD_NAMES.items():
         text = os.environ.get(_variable(old))
@@ -217,7 +219,7 @@ def _yaml_line(name: str, value: Any) -> str:
 
 
 def render(settings: Settings) -> str:
-    """`settings` as a commented YAML file that can be read back. API keys are left out."""
+    """`settings` as a commented YAML file that can be read back, without API keys."""
     lines = [
         "# Options of ggserve: `ggserve serve --config FILE`.",
         "# Every option is also a flag (--max-queue) and an environment variable (GGSERVE_MAX_QUEUE).",

@@ -1,4 +1,4 @@
-"""A request while the engine works on it: its context, its output sequences, and their tokens as text.
+"""A request while the engine works on it: its context, its output sequences, and their text.
 
 For `server.api`, `server.input` and `server.http`.
 """

@@ -1,4 +1,4 @@
-"""The interface between a job and the API that answers with it."""
+"""The interface between a job and the API that formats its response."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from server.generation.output_processor import OutputSequence, SequenceOutput
 
 
 class JobFormatter(ABC):
-    """Words one job in one API's format: as bytes of a stream (empty: nothing to send), or as one body.
+    """Formats one job in one API's format: as bytes of a stream (empty: nothing to send), or as one body.
 
-    errors: how the API words errors, and what a stream sends while it has nothing to say.
+    errors: how the API formats errors, and what a stream sends while it has no output.
     """
 
     errors: ClassVar[ErrorFormat]
     job: Job
 
     def start(self, sequence: OutputSequence) -> bytes:
-        """Before a sequence's first delta."""
+        """Called before a sequence's first delta."""
         return b""
 
     def progress(self, sequence: OutputSequence, progress: PromptProgress) -> bytes:
-        """How much of a sequence's prompt has been computed."""
+        """The prefill progress of a sequence."""
         return b""
 
     @abstractmethod
@@ -35,28 +35,28 @@ class JobFormatter(ABC):
 
     @abstractmethod
     def finish(self, sequence: OutputSequence, last: bool) -> bytes:
-        """The end of a sequence. last: and of the job."""
+        """The end of a sequence. last: it is also the end of the job."""
 
     def end(self) -> bytes:
-        """The end of the stream, after that of the last sequence."""
+        """The end of the stream, after the end of the last sequence."""
         return b""
 
     def error(self, error: ApiError) -> bytes:
-        """A failure after the status line; it ends the stream."""
+        """An error after the status line; it ends the stream."""
         return self.errors.stream.error(self.errors.body(error, self.job.context.record.id))
 
     def keep_alive(self) -> bytes:
-        """Sent while there is nothing else to send, for clients to ignore."""
+        """Sent while there is no output; clients ignore it."""
         return self.errors.stream.keep_alive(self.job.progress())
 
     def collect(self, sequence: OutputSequence, delta: OutputDelta) -> None:
-        """The same news where the response is not streamed, for formats that depend on their order."""
+        """The same updates for a response that is not streamed, for formats that depend on their order."""
         return
 
     @abstractmethod
     def whole(self, results: Sequence[SequenceOutput]) -> Any:
-        """The body of a response that is not streamed, for JSON. Made in a thread where it is large."""
+        """The body of a response that is not streamed, for JSON. Built in a thread if it is large."""
 
     def keep(self, body: Any) -> None:
-        """Store that body, in the event loop, before it is sent."""
+        """Store that body. Called in the event loop, before the body is sent."""
         return

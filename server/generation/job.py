@@ -1,4 +1,4 @@
-"""A job: the sequences that one HTTP request asks for, run to their end, with their tokens and times."""
+"""A job: the sequences of one HTTP request, run to completion, with their tokens and timings."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from server.worker.errors import EngineUnavailable, QueueFull
 
 
 class ScoredPrompt(NamedTuple):
-    """A prompt's tokens with their log-probabilities, and the ranks of these: None for the first token."""
+    """A prompt's tokens with their log-probabilities and ranks; None for the first token."""
 
     tokens: Sequence[ShownToken]
     ranks: Sequence[int | None]
@@ -32,7 +32,9 @@ _SUMS = [name for name in Timings.__struct_fields__ if name != "n_batch"]
 
 
 class TokenCounts(NamedTuple):
-    """Of all sequences; each prompt counted once. cached: of `prompt`; reasoning: of `generated`."""
+    """Totals over all sequences, with each prompt counted once. cached: part of `prompt`; reasoning: part of
+    `generated`.
+    """
 
     prompt: int
     cached: int
@@ -51,7 +53,8 @@ class Job:
         options: GenerationOptions,
         score_prompts: Callable[[], Awaitable[PromptScores]] | None = None,
     ) -> None:
-        """requests: of each prompt. score_prompts: makes `prompt_scores`, before the sequences run."""
+        """requests: those of each prompt. score_prompts: computes `prompt_scores` before the sequences run.
+        """
         self.context, self.id, self.options = context, id, options
         self.engine = context.engine
         tokenizer = self.engine.tokenizer
@@ -70,7 +73,7 @@ class Job:
         context.record.model = self.model
 
     def n_dropped(self, sequence: OutputSequence) -> int:
-        """Tokens of a sequence that gave way in its full context."""
+        """Tokens of a sequence that context shifts dropped."""
         if not self.context.state.settings.context_shift:
             return 0
         n_tokens = len(sequence.request.prompt) + sequence.n_generated
@@ -78,14 +81,16 @@ class Job:
         return n_shifted(n_tokens - 1, request.n_keep, n_ctx, request.n_discard)  # the last is not computed
 
     def is_truncated(self, sequence: OutputSequence) -> bool:
-        """Whether its context was full: it ended there, or lost its middle."""
+        """Whether the sequence's context was full, so that it ended or lost tokens from its middle."""
         if self.context.state.settings.context_shift:
             return self.n_dropped(sequence) > 0
         limited = sequence.engine_finish is FinishReason.LENGTH
         return limited and len(sequence.request.prompt) + sequence.n_generated >= self.engine.n_ctx
 
     async def events(self) -> AsyncGenerator[SequenceOutput, None]:
-        """Deltas of all sequences as they come. Closing it cancels what still runs within one engine step."""
+        """Deltas of all sequences as they arrive. Closing it cancels unfinished sequences within one engine
+        step.
+        """
         self.ensure_room()
         self.context.spend_prompt(self.counts().prompt)
         jobs = self.context.state.jobs
@@ -131,7 +136,7 @@ class Job:
         raise self._failure(sequence)
 
     def _measure(self, sequence: OutputSequence, step: StepOutput) -> None:
-        """A step brought the next tokens of a sequence."""
+        """Record that a step produced the next tokens of a sequence."""
         now, n_tokens = time.monotonic(), len(step.tokens)
         if sequence.last_at:
             for _ in range(n_tokens):
@@ -145,7 +150,9 @@ class Job:
         sequence.last_at = now
 
     async def _several(self) -> AsyncGenerator[SequenceOutput, None]:
-        """Concurrently, but no more at once than the engine decodes together, for other requests' sake."""
+        """Run sequences concurrently, but no more than the engine decodes together, in fairness to other
+        requests.
+        """
         queue: asyncio.Queue[SequenceOutput | BaseException | None] = asyncio.Queue(16)
         turns = asyncio.Semaphore(self.context.state.settings.parallel)
 
@@ -180,18 +187,18 @@ class Job:
     def ensure_room(self) -> None:
         """Raises ApiError (429) if the queue is full.
 
-        All sequences or none, as far as that is known now: half a response would be of no use.
+        All sequences are admitted or none, as far as that is known now: half a response would be useless.
         """
         self.context.ensure_room(min(len(self.sequences), self.context.state.settings.parallel))
 
     def cancel(self) -> None:
-        """From outside, as DELETE /v1/requests/{id} does."""
+        """Cancel the job from outside, as DELETE /v1/requests/{id} does."""
         self.cancelled = True
         for sequence in self.sequences:
             self.engine.cancel(sequence.request.id)
 
     def likeliest(self) -> Sequence[OutputSequence]:
-        """The sequences that the response shows, numbered anew: the `n` likeliest of each prompt."""
+        """The sequences that the response shows, renumbered: the `n` most likely of each prompt."""
         n = self.options.n
         if n == (self.options.best_of or n):
             return self.sequences
@@ -205,7 +212,7 @@ class Job:
         return shown
 
     def counts(self) -> TokenCounts:
-        """Tokens so far."""
+        """Token counts so far."""
         prompts: dict[int, int] = {}
         cached: dict[int, int] = {}
         generated = reasoning = 0
@@ -219,11 +226,11 @@ class Job:
         return TokenCounts(sum(prompts.values()), sum(cached.values()), generated, reasoning)
 
     def timings(self) -> dict[str, Any]:
-        """The sums of all sequences."""
+        """Timings summed over all sequences."""
         return total_timings([sequence.timings for sequence in self.sequences])
 
     def progress(self) -> str:
-        """One line, for comments that keep a connection alive."""
+        """The progress in one line, for keep-alive comments."""
         total = sum(len(sequence.request.prompt) for sequence in self.sequences)
         done = sum(len(s.request.prompt) if s.first_at else s.processed or 0 for s in self.sequences)
         return f"prompt {done}/{total}" if done < total else "generating"
@@ -266,7 +273,9 @@ class Job:
             metrics.sequence_ended(sequence.timings)
 
     def _phases(self, sequence: OutputSequence) -> list[Phase]:
-        """When a sequence waited, and was in prefill and decode. Without a token it ended in one of these."""
+        """When a sequence was queued, in prefill and in decode. A sequence without tokens ended in one of the
+        first two.
+        """
         timings, now = sequence.timings, time.monotonic()
         end = sequence.first_at or now
         prompt_s = timings.prompt_ms / 1e3 if sequence.first_at or sequence.processed is not None else 0.0
@@ -282,10 +291,10 @@ class Job:
 
 
 def timings_reply(timings: Timings, n_steps: int | None = None) -> dict[str, Any]:
-    """Times and tokens by our names, by llama-server's, and rates: of one sequence, or with `n_steps` decode
-    steps of several.
+    """Timings and token counts under our names and llama-server's, with rates: of one sequence, or of
+    several, with `n_steps` decode steps in total.
 
-    The first token of each comes with its prompt, so there is one step less than tokens.
+    The first token of each sequence comes with its prompt, so there is one step less than tokens.
     """
     values = {name: round(getattr(timings, name), 3) for name in _SUMS}
     steps = max(timings.predicted_n - 1, 0) if n_steps is None else n_steps
@@ -303,13 +312,13 @@ def timings_reply(timings: Timings, n_steps: int | None = None) -> dict[str, Any
 
 
 def total_timings(each: Sequence[Timings]) -> dict[str, Any]:
-    """The sums of several sequences."""
+    """The timings of several sequences, summed."""
     sums = {name: sum(getattr(timings, name) for timings in each) for name in _SUMS}
     n_steps = sum(max(timings.predicted_n - 1, 0) for timings in each)
     return timings_reply(Timings(**sums, n_batch=each[0].n_batch), n_steps)
 
 
 def visible_jobs(context: RequestContext) -> list[Job]:
-    """Running jobs that the client may see, oldest first."""
+    """The running jobs that the client may see, oldest first."""
     jobs = (job for job in context.state.jobs.values() if isinstance(job, Job))
     return [job for job in jobs if context.client.may_see(job.context.owner)]

@@ -1,4 +1,4 @@
-"""How to generate: the fields that all generating routes share, free of any API's wire format."""
+"""How to generate: the fields that all generating routes share, independent of any API's wire format."""
 
 from __future__ import annotations
 

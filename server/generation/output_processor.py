@@ -17,7 +17,7 @@ from server.generation.options import GenerationOptions
 
 
 class SequenceEnd(StrEnum):
-    """How a sequence ended, for its API to word."""
+    """How a sequence ended; each API has its own word for it."""
 
     STOP = "stop"  # by the model, a stop string or a stop token
     LENGTH = "length"  # by a limit of tokens or time
@@ -44,7 +44,7 @@ class OutputSequence:
         options: GenerationOptions,
         tokenizer: Any,
     ) -> None:
-        """request: to continue `prompt`."""
+        """request: continues `prompt`."""
         self.index, self.prompt_index, self.request = index, prompt_index, request
         self.parser, self.echo = prompt.new_parser(), prompt.echo
         self.stop_string: str | None = None  # the one that ended the text
@@ -77,16 +77,16 @@ class OutputSequence:
 
     @property
     def mean_logprob(self) -> float:
-        """Per token, where log-probabilities are requested."""
+        """The mean log-probability per token, if log-probabilities are requested."""
         return self.logprob / max(self.n_generated, 1)
 
     @property
     def n_chars(self) -> int:
-        """Characters of the text so far, with the echoed prompt."""
+        """Characters of the text so far, including the echoed prompt."""
         return self._sent
 
     def feed(self, output: StepOutput) -> OutputDelta | None:
-        """What the client can be sent now; None: nothing. Sets `end` at the end."""
+        """What can be sent to the client now; None: nothing. Sets `end` at the end."""
         reason = output.finish
         if output.timings is not None:
             self.timings = output.timings
@@ -135,7 +135,7 @@ class OutputSequence:
         return OutputDelta(parts.content, parts.reasoning, parts.tools, text, shown, progress)
 
     def _progress(self, processed: int | None) -> list[PromptProgress]:
-        """Progress since the last call; the first one reports what was cached."""
+        """Progress since the last call; the first call reports the cached tokens."""
         if not self._report_progress or processed is None:
             return []
         reports: list[PromptProgress] = []
@@ -149,7 +149,7 @@ class OutputSequence:
         return reports
 
     def _line_break(self, text: str, ended: bool) -> str:
-        """Record that there is one; once the time is over, the text ends there."""
+        """Record a line break; once the time limit has passed, the text ends at it."""
         limit = None if ended else self._line_break_after_ms
         if limit is not None and self.has_line_break and (time.monotonic() - self.first_at) * 1000 > limit:
             self.end, self.engine_finish = SequenceEnd.LENGTH, FinishReason.LENGTH
@@ -158,7 +158,7 @@ class OutputSequence:
         return text
 
     def _split(self, text: str, n_tokens: int) -> OutputDelta:
-        """The text's parts; at the end also what the parser held back."""
+        """The parsed parts of the text; at the end, including what the parser held back."""
         parser = self.parser
         if parser is None:
             return OutputDelta(text)
@@ -185,13 +185,13 @@ class OutputSequence:
         return "".join(parts)
 
     def _flushed(self) -> str:
-        """A broken character at the end."""
+        """An incomplete character at the end."""
         text = self._detokenizer.flush()
         self._decoded += len(text)
         return text
 
     def _shown(self, text: str, cut: bool, all: bool) -> list[ShownToken]:
-        """The tokens whose text has been sent; the others wait. cut: no more of them follow."""
+        """The tokens whose text has been sent; the others wait. cut: no further tokens follow."""
         self._sent += len(text)
         if not self._pending:
             return []
@@ -208,7 +208,7 @@ class OutputSequence:
         return shown
 
     def so_far(self) -> Timings:
-        """Timings up to now."""
+        """Timings until now."""
         if self.end is not None or not self.first_at:
             return self.timings
         ms = (time.monotonic() - self.first_at) * 1000
@@ -222,7 +222,9 @@ class OutputSequence:
 
 
 def by_token(output: StepOutput) -> Iterator[StepOutput]:
-    """The same as steps of one token each: what ends a text is found at its token, as without drafts."""
+    """The update as steps of one token each, so that whatever ends a text is found at its token, as without
+    drafts.
+    """
     tokens = output.tokens
     for i, token in enumerate(tokens[:-1]):
         counts = (output.draft_n, output.draft_accepted) if i == 0 else (0, 0)

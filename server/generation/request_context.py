@@ -1,4 +1,4 @@
-"""What one HTTP request carries with it from its route to its response."""
+"""The state that one HTTP request carries from its route to its response."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ RETRY_S = 10  # after a load that failed
 
 
 class Phase(NamedTuple):
-    """A part of a request's time, from `start` to `end` of time.monotonic."""
+    """A part of a request's time, from `start` to `end` by time.monotonic."""
 
     name: str
     start: float
@@ -40,7 +40,7 @@ class Phase(NamedTuple):
 
 
 class AccessRecord:
-    """What the access log says about one request. Filled in on the way."""
+    """The access log's record of one request, filled in along the way."""
 
     __slots__ = (
         "cached_n",
@@ -86,15 +86,15 @@ class AccessRecord:
 
 
 def record_of(scope: Scope) -> AccessRecord:
-    """The record that the access log made for this request."""
+    """The access-log record of this request."""
     record: AccessRecord = scope["ggserve.record"]
     return record
 
 
 class RequestContext:
-    """The shared state, the access-log record, the client and the warnings of one request.
+    """The shared state, access-log record, client and warnings of one request.
 
-    model, engine: those that the request names, once `select_engine` has found them. lease: its use of the
+    model, engine: those that the request names, set by `select_engine`. lease: the request's use of the
     engine.
     """
 
@@ -103,7 +103,7 @@ class RequestContext:
     lease: Lease
 
     def __init__(self, state: State, record: AccessRecord, client: Client | None = None) -> None:
-        """client: that of the request's API key; None: that of a server without keys."""
+        """client: identified by the request's API key; None: the client of a server without keys."""
         self.state, self.record = state, record
         self.client = client or state.keys.anonymous
         self.debug = state.settings.log_level == "debug"
@@ -111,7 +111,7 @@ class RequestContext:
         self.field_names: Mapping[str, str] = {}  # shared fields that the API calls something else
 
     def find_model(self, name: str | None) -> ServedModel:
-        """The model called `name`, with or without `:latest`; without a name the only one.
+        """The model called `name`, with or without `:latest`; without a name, the only model.
 
         Raises ApiError: 400 or 404 for a name that is not served.
         """
@@ -133,10 +133,10 @@ class RequestContext:
         return model
 
     def select_engine(self, name: str | None, *, counts: bool = True) -> Engine:
-        """The engine that serves model `name`, for the use of this request until it ends.
+        """The engine that serves model `name`, held for this request until it ends.
 
-        counts: the use keeps the model loaded. Raises ApiError: as `find_model`, or PendingModel if the model
-        can be loaded, otherwise 503.
+        counts: the use keeps the model loaded. Raises ApiError as `find_model` does, PendingModel if the
+        model can be loaded, otherwise 503.
         """
         model = self.model = self.find_model(name)
         registry, stopping = self.state.registry, self.state.stopping
@@ -150,11 +150,11 @@ class RequestContext:
 
     @property
     def owner(self) -> str | None:
-        """The client's name: whose responses and conversations these are."""
+        """The client's name, as the owner of its responses and conversations."""
         return self.client.name
 
     def ensure_room(self, n: int = 1) -> None:
-        """Before anything is charged: raises ApiError (429) if the queue has no room for `n` more."""
+        """Raises ApiError (429) if the queue has no room for `n` more; called before anything is charged."""
         try:
             self.engine.ensure_room(self._places(n))
         except QueueFull as error:
@@ -162,10 +162,10 @@ class RequestContext:
             raise overloaded(self.engine.name, error.retry_after_s) from error
 
     def _places(self, n: int = 1) -> int:
-        """That must be free in a queue for `n` more sequences.
+        """The number of places that must be free in a queue for `n` more sequences.
 
-        A client of several may have only as many waiting as there are places left, so that it cannot keep the
-        others out.
+        If there are several clients, each may have only as many waiting as there are places left, so that
+        none can keep the others out.
         """
         if self.state.keys.has_several_clients:
             return max(n, self.client.usage.running - self.state.settings.parallel)
@@ -174,7 +174,7 @@ class RequestContext:
     def spend_prompt(self, n: int) -> None:
         """Count the tokens of a prompt against the client's limit, before they are computed.
 
-        Raises ApiError (429) if there are not so many left.
+        Raises ApiError (429) if that many are not left.
         """
         if self.client.usage.tokens is None:
             return
@@ -184,7 +184,7 @@ class RequestContext:
             raise rate_limited(str(limit), limit.retry_after_s) from limit
 
     def priority(self, requested: int | None) -> int:
-        """Of the request's sequences; ApiError if the client may not have that one."""
+        """The priority of the request's sequences. Raises ApiError if the client may not use it."""
         allowed = self.client.profile.priority
         if requested is not None and requested < allowed and not self.client.is_admin:
             text = f"must be {allowed} to {MAX_PRIORITY} with this key, not {requested} (lower is earlier)"
@@ -194,21 +194,21 @@ class RequestContext:
         return priority
 
     def cache_salt(self, requested: str = "") -> str:
-        """What keeps this request's prefixes apart; requested: the salt that the client sent."""
+        """The salt that keeps this request's prefixes apart. requested: the salt that the client sent."""
         if self.state.settings.cache_isolation == "key" and self.owner is not None:
             return f"{self.owner}\0{requested}"  # no name holds a NUL
         return requested
 
     @property
     def spec_type(self) -> str:
-        """What drafts for requests that do not say, or "none"."""
+        """The source of drafts for requests that do not set it, or "none"."""
         settings = self.state.settings
         default = "none" if settings.draft_model is None else DRAFT_MODEL
         return default if settings.spec_type == "auto" else settings.spec_type
 
     @property
     def default_sampling(self) -> Mapping[str, Any]:
-        """Sampling parameters of requests to this model that do not set them."""
+        """Default sampling parameters of requests to this model."""
         settings, derived = self.state.settings, self.state.derived[self.engine]
         made = derived.default_sampling
         if made is None or made[0] is not settings:  # another thread may reload them meanwhile
@@ -218,7 +218,7 @@ class RequestContext:
 
     @property
     def lora(self) -> AdapterScales:
-        """LoRA adapters of requests to this model that do not name any."""
+        """Default LoRA adapters of requests to this model."""
         requested, engine = self.state.derived[self.engine].lora, self.engine
         if requested is None:
             adapters = [(adapter["id"], adapter["scale"]) for adapter in (engine.info or {}).get("lora", ())]
@@ -226,14 +226,14 @@ class RequestContext:
         return requested
 
     def check_lora(self, pairs: Iterable[tuple[int, float]], param: str) -> AdapterScales:
-        """A client's choice of adapters; ApiError names `param` if the model does not have them."""
+        """A client's choice of adapters. Raises ApiError, naming `param`, if the model does not have them."""
         try:
             return adapter_scales(pairs, len((self.engine.info or {}).get("lora", ())))
         except ConfigError as error:
             raise wrong(param, str(error)) from error
 
     def warn(self, text: str) -> None:
-        """Add to the response's `warnings`. Repetitions and what exceeds the bound are dropped."""
+        """Add to the response's `warnings`. Repetitions, and warnings beyond the limit, are dropped."""
         text = _NAME.sub(lambda name: self.field_names.get(name[0], name[0]), text, count=1)
         warnings = self.warnings
         if text in warnings or len(warnings) > MAX_WARNINGS:
@@ -241,17 +241,17 @@ class RequestContext:
         warnings.append(text if len(warnings) < MAX_WARNINGS else "further warnings are left out")
 
     def with_warnings(self, reply: dict[str, Any]) -> dict[str, Any]:
-        """A JSON object with the warnings, if there are any."""
+        """A JSON object, with the warnings added if there are any."""
         return {**reply, "warnings": self.warnings} if self.warnings else reply
 
     async def in_thread(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-        """Run work on texts that would block the event loop."""
+        """Run text processing that would block the event loop in a thread."""
         call = partial(_without_stop_iteration, function, *args, **kwargs)
         return await asyncio.get_running_loop().run_in_executor(self.state.threads, call)
 
 
 def _without_stop_iteration(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """A future cannot hold a StopIteration: whoever awaits it would wait forever."""
+    """A future cannot hold a StopIteration: its awaiter would wait forever."""
     try:
         return function(*args, **kwargs)
     except StopIteration as error:
@@ -259,9 +259,9 @@ def _without_stop_iteration(function: Callable[..., T], *args: Any, **kwargs: An
 
 
 class PendingModel(ApiError):
-    """The model is not loaded, but can be: routes with a JSON body load it and try again.
+    """The model is not loaded but can be: routes with a JSON body load it and try again.
 
-    n_places: that must be free for the request to wait.
+    n_places: the places that must be free for the request to wait.
     """
 
     def __init__(self, model: ServedModel, n_places: int) -> None:
@@ -271,7 +271,7 @@ class PendingModel(ApiError):
 
 
 def unavailable(engine: Engine, stopping: bool = False) -> ApiError:
-    """The 503 of an engine that takes no requests."""
+    """The 503 of an engine that accepts no requests."""
     if stopping or engine.state == "stopped":
         return ApiError(503, "the server is shutting down", code="shutting_down", retry_after=5)
     if engine.state == "failed" and engine.replaced:
@@ -288,7 +288,7 @@ def unavailable(engine: Engine, stopping: bool = False) -> ApiError:
 
 
 def unavailable_model(model: ServedModel, stopping: bool = False) -> ApiError:
-    """Why a model takes no requests, where requests may not load it, or could not."""
+    """Why a model accepts no requests, if requests may not load it or could not."""
     if model.failure is not None and (model.engine is None or model.failure.kind == NO_MEMORY):
         return load_error(model, model.failure)
     if model.engine is not None:
@@ -302,7 +302,7 @@ def unavailable_model(model: ServedModel, stopping: bool = False) -> ApiError:
 
 
 def load_error(model: ServedModel, failure: LoadFailed) -> ApiError:
-    """A load that failed. Only of memory the reason is told; others may name paths."""
+    """A failed load. Only an out-of-memory error is given as the reason; others may name paths."""
     if failure.kind == NO_MEMORY:
         message = f"model '{model.name}' does not fit: {failure}"
         return ApiError(503, message, param="model", code="out_of_memory", retry_after=RETRY_S)

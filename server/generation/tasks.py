@@ -1,4 +1,4 @@
-"""Engine tasks on behalf of a request, with their failures as the client sees them."""
+"""Engine tasks on behalf of a request, with failures as the client sees them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("ggserve")
 
 
 async def run_task(task: Task[R], context: RequestContext, param: str) -> R:
-    """The task's result. param: the field at fault if the engine refuses. Raises ApiError."""
+    """Run a task and return its result. param: the field at fault if the engine refuses. Raises ApiError."""
     engine, record = context.engine, context.record
     record.model = engine.name
     context.ensure_room()

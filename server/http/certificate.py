@@ -17,7 +17,7 @@ _NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSI
 
 
 class Certificate:
-    """key None: it is in the file of the certificate. ConfigError for files that cannot be used."""
+    """key None: the key is in the certificate file. Raises ConfigError for unusable files."""
 
     def __init__(self, cert: Path, key: Path | None = None) -> None:
         self.cert = cert.expanduser()
@@ -26,7 +26,7 @@ class Certificate:
         self.context = self._load()  # for new connections
 
     def reload_or_log(self) -> None:
-        """Read the files again, with the outcome in the log. Those that cannot be used change nothing."""
+        """Read the files again and log the outcome. Unusable files change nothing."""
         try:
             self.context = self._load()
         except ConfigError as error:
@@ -64,7 +64,7 @@ class Certificate:
         return context
 
     def _check(self, option: str, path: Path, mark: bytes, kind: str) -> None:
-        """OpenSSL's own errors do not name the file."""
+        """Check the files first, since OpenSSL's own errors do not name the file."""
         try:
             data = path.read_bytes()
         except OSError as error:

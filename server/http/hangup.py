@@ -1,4 +1,4 @@
-"""SIGHUP: whether a terminal has hung up, or somebody wants keys and options to be read again."""
+"""SIGHUP: distinguishes a terminal that hangs up from a request to read keys and options again."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SIGNALS: tuple[signal.Signals, ...] = (signal.SIGHUP,) if hasattr(signal, "SIGHU
 
 
 class Terminal:
-    """That of this process, as it is when this is made; after `nohup` it is as if there were none."""
+    """The controlling terminal of this process when this is created; after `nohup` it counts as absent."""
 
     def __init__(self) -> None:
         ignored = any(signal.getsignal(number) is signal.SIG_IGN for number in SIGNALS)
@@ -22,7 +22,7 @@ class Terminal:
 
 
 def has_terminal() -> bool:
-    """Whether this process has a controlling terminal: one that hangs up no longer is."""
+    """Whether this process has a controlling terminal; one that has hung up no longer counts."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | getattr(os, "O_NOCTTY", 0)))
     except OSError:

@@ -1,4 +1,4 @@
-"""Responses of JSON."""
+"""JSON responses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The route class: bodies are read by a strict JSON reader."""
+"""The route class that reads bodies with a strict JSON reader."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _decoder = msgspec.json.Decoder(float_hook=read_float)
 
 
 def read_json(body: bytes) -> Any:
-    """The value of a JSON text. No NaN, no lone surrogates, no bottomless nesting, UTF-8 only.
+    """The value of a JSON text: UTF-8 only, no NaN, no lone surrogates, no excessive nesting.
 
-    A byte-order mark before it is ignored, as RFC 8259 allows. A decimal that no double equals comes as an
+    A leading byte-order mark is ignored, as RFC 8259 allows. A decimal that no double equals becomes an
     ExactFloat.
     """
     body = body.removeprefix(codecs.BOM_UTF8)
@@ -41,7 +41,7 @@ def read_json(body: bytes) -> Any:
 
 
 def _reason(body: bytes, message: str) -> str:
-    """The reader's message, or a better one where it calls a text truncated that is not."""
+    """The reader's message, or a better one where it wrongly calls a text truncated."""
     if not body.strip():
         return "it is empty"
     if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -54,7 +54,7 @@ def _reason(body: bytes, message: str) -> str:
 
 
 def _lone_surrogate(body: bytes) -> int | None:
-    """Where the first escaped surrogate without its other half is."""
+    """The position of the first escaped surrogate without its other half."""
     high: int | None = None  # where a pair begins, if one does
     for escape in _ESCAPE.finditer(body):
         code = int(escape[1] or b"0", 16)
@@ -67,7 +67,7 @@ def _lone_surrogate(body: bytes) -> int | None:
 
 
 def check_content_type(header: str) -> None:
-    """Only JSON, for which browsers ask first: so a foreign web page cannot post here."""
+    """Accept only JSON, for which browsers ask first, so that other origins' pages cannot post here."""
     kind, _, parameters = header.lower().partition(";")
     if not _is_json(kind):
         message = "send the body as JSON, with the header 'Content-Type: application/json'"
@@ -82,7 +82,7 @@ def _is_json(kind: str) -> bool:
 
 
 def check_origin(request: Request, allowed: Sequence[str]) -> None:
-    """Refuse what the page of another server sends, unless `allowed` (--cors-origins) has it."""
+    """Refuse requests from pages of other servers, unless `allowed` (--cors-origins) has them."""
     own = request.headers.get("host", "").lower()
     for origin in request.headers.getlist("origin"):
         host = origin.lower().partition("://")[2]
@@ -124,7 +124,7 @@ class JsonRoute(Route):
 
     @cached_property
     def _fields(self) -> dict[str, FieldInfo]:
-        """Of the body, if it is an object."""
+        """The fields of the body, if it is an object."""
         schema = self.body_field.field_info.annotation if self.body_field is not None else None
         return getattr(schema, "model_fields", {})
 
@@ -134,7 +134,9 @@ class JsonRoute(Route):
 
 
 class AnyTypeRoute(JsonRoute):
-    """Takes JSON under any content type, as `curl -d` sends it; from foreign pages only under JSON's own."""
+    """Accepts JSON under any content type, as `curl -d` sends it; from other origins only as
+    application/json.
+    """
 
     def json_request(self, request: Request) -> JsonRequest:
         if _is_json(request.headers.get("content-type", "").lower().partition(";")[0]):

@@ -1,7 +1,7 @@
-"""Requests for a model that is not loaded: they wait until it is, and are then handled as any other.
+"""Requests for a model that is not loaded: they wait until it is, and are then handled as usual.
 
-A stream may be kept open by comments meanwhile. It begins with the status 200 if loading takes longer than
-one keep-alive interval; then what goes wrong later becomes an event.
+Comments can keep a stream open meanwhile. It begins with status 200 if loading takes longer than one
+keep-alive interval; any later error becomes an event.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ async def handle_when_loaded(
 
 
 class _Loading:
-    """A request's wait for its model, no longer than the request's time."""
+    """A request's wait for its model, within the request's time limit."""
 
     def __init__(
         self, pending: PendingModel, registry: ModelRegistry, limit_s: float | None, timeout_ms: float | None
@@ -48,7 +48,7 @@ class _Loading:
         self._limit_s, self._param = time_limit(limit_s, timeout_ms)
 
     async def finish(self, scope: Scope) -> None:
-        """Returns when the model is loaded, and stays so until the request has ended."""
+        """Returns when the model is loaded; it stays loaded until the request has ended."""
         record = record_of(scope)
         record.model, began = self._model.name, time.monotonic()
         try:

@@ -24,7 +24,7 @@ KEEP_ALIVE = b" "  # white space before the next value; readers take an empty li
 
 
 def json_line(value: Any) -> bytes:
-    """`value` as one line, however a client finds the ends of lines."""
+    """`value` as one line, for any definition of line breaks that a client may use."""
     data = msgspec.json.encode(value)
     return _LINE_ENDS.sub(lambda match: b"\\u%04x" % ord(match[0].decode()), data) + b"\n"
 
@@ -35,7 +35,9 @@ STREAM = StreamFormat(MEDIA_TYPE, lambda text: KEEP_ALIVE, json_line)
 async def respond(
     request: Request, values: AsyncGenerator[Any, None], error_body: ErrorBody, *, stream: bool
 ) -> Response:
-    """The values as lines, the first of which is awaited before the status line; or the last one alone."""
+    """Respond with the values as lines, the first awaited before the status line, or with only the last
+    value.
+    """
     first = await while_connected(request.receive, anext(values))
     if stream:
         return StreamingResponse(_lines(first, values, error_body), media_type=MEDIA_TYPE.decode())
@@ -45,7 +47,7 @@ async def respond(
 async def _lines(
     first: Any, values: AsyncGenerator[Any, None], error_body: ErrorBody
 ) -> AsyncIterator[bytes]:
-    """A failure becomes the last line."""
+    """The lines; an error becomes the last one."""
     yield json_line(first)
     try:
         async with aclosing(values):

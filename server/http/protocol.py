@@ -1,7 +1,7 @@
-"""uvicorn's HTTP protocol with the time and size limits that it lacks.
+"""uvicorn's HTTP protocol, with the time and size limits that it lacks.
 
-Routes see complete requests only. The limits here concern what comes before a request is complete, and
-clients that do not read their response. Connections without a request give way to new ones. A client that
+Routes see complete requests only. The limits here apply before a request is complete, and to clients that do
+not read their response. Connections without a request are closed to make room for new ones. A client that
 closes its sending side after a request still gets the response.
 """
 
@@ -47,7 +47,7 @@ def refusal(status: int, message: str, code: str) -> bytes:
 
 
 class _ResponseTransport:
-    """What a cycle writes to: a connection that is closed by `LimitedProtocol.linger`."""
+    """The transport to which a cycle writes; its `close` goes through `LimitedProtocol.linger`."""
 
     def __init__(self, transport: asyncio.Transport, linger: Callable[[], None]) -> None:
         self.write, self.is_closing, self.close = transport.write, transport.is_closing, linger
@@ -66,7 +66,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     @classmethod
     def reload(cls, settings: Settings) -> None:
-        """Take the limits that may change while the server runs."""
+        """Apply the limits that may change while the server runs."""
         cls.max_header_bytes = settings.max_header_bytes
         cls.header_timeout_s = settings.header_timeout_s
         cls.send_timeout_s = settings.send_timeout_s
@@ -91,7 +91,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(self.header_timeout_s, self._on_head_timeout)
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest for a request, as nginx does; False if none waits."""
+        """Close the connection that has waited longest for a request, as nginx does. False: none is waiting.
+        """
         oldest = next(iter(self.waiting), None)
         if oldest is None:
             return False
@@ -105,9 +106,10 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.close()
 
     def linger(self) -> None:
-        """Close after a response. What the client still sends is dropped for a while (RFC 9112, 9.6).
+        """Close after a response. What the client still sends is discarded for a while (RFC 9112, 9.6).
 
-        Closed at once, the connection would be reset, and the client lose a response that it has not read.
+        If it were closed at once, the connection would be reset and the client would lose a response that it
+        has not read.
         """
         if self._in_head or self.transport.is_closing():  # it has sent all
             self.transport.close()
@@ -139,10 +141,11 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def eof_received(self) -> bool:  # type: ignore[override]
-        """Whether to keep the connection: for complete requests whose client may still read.
+        """Whether to keep the connection: yes for complete requests whose client may still read.
 
-        One that has left looks the same until it is written to, so it is (`_probe`). HTTP/1.0 has nothing
-        that could be written before the response; asyncio cannot keep the other half of TLS open.
+        A client that has left looks the same until something is written to it (`_probe`). HTTP/1.0 has
+        nothing that could be written before the response, and asyncio cannot keep one half of a TLS
+        connection.
         """
         cycle = self.cycle
         if cycle is None or cycle.response_complete or cycle.more_body or self.scheme == "https":
@@ -157,9 +160,11 @@ class LimitedProtocol(HttpToolsProtocol):
         return True
 
     def _probe(self, pause_s: float) -> None:
-        """While a response has not begun, write what only a client that has left answers with a reset.
+        """While a response has not begun, write something that only a client that has left answers with a
+        reset.
 
-        The transport reports that at the next write. Once the response has begun, its own parts do the same.
+        The transport reports the reset at the next write. Once the response has begun, its own parts have the
+        same effect.
         """
         if self.cycle.response_started or self.transport.is_closing():
             return
@@ -227,7 +232,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Upgrade requests are answered as ordinary requests, without a warning in the log."""
 
     def drain(self) -> None:
-        """Close after the present response. An idle connection stays open for one more request."""
+        """Close after the current response. An idle connection stays open for one more request."""
         if self.cycle is not None and not self.cycle.response_complete:
             self.cycle.keep_alive = False
 
@@ -243,7 +248,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.close()
 
     def _on_send_timeout(self) -> None:
-        """The client does not read its response: disconnect it, and say so in the log."""
+        """The client does not read its response: disconnect it and log that."""
         cycle = self._running
         assert cycle is not None  # without one nothing is sent that could wait
         scope: dict[str, Any] = cycle.scope  # type: ignore[assignment]

@@ -16,9 +16,10 @@ _preparing = RLock()
 
 
 class Route(APIRoute):
-    """A route that FastAPI prepares when it is first used: to prepare all takes longer than to load a model.
+    """A route that FastAPI prepares on first use: preparing all routes takes longer than loading a small
+    model.
 
-    Models of replies are read for the description of the API only. Any thread may be the first.
+    Response models are read for the API description only. Any thread may be the first to use a route.
     """
 
     def __init__(
@@ -44,7 +45,7 @@ class Route(APIRoute):
         return object.__getattribute__(self, name)
 
     def prepare(self) -> None:
-        """Let FastAPI read the endpoint's signature and build what validates its parameters."""
+        """Let FastAPI read the endpoint's signature and build the validation of its parameters."""
         with _preparing:
             if self._options is not None:
                 options, self._options = self._options, None

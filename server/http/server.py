@@ -1,6 +1,6 @@
 """The uvicorn server: announces its URL, drains running requests at the end, returns an exit status.
 
-It overrides methods that uvicorn does not document: tests/server/http/test_uvicorn_overrides.py.
+It overrides undocumented methods of uvicorn: see tests/server/http/test_uvicorn_overrides.py.
 """
 
 from __future__ import annotations
@@ -65,10 +65,10 @@ class HttpServer(uvicorn.Server):
     """Serves until a signal arrives or no model can be loaded. First signal: drain; second: exit at once.
     SIGHUP: `reload`, or drain if the terminal has hung up.
 
-    While it drains it still listens: new requests get 503 with Retry-After (`middleware.drain`). The exit
-    status is 0 after the drain, even if requests had to be ended; 128 plus its number after a second signal.
-    began: time.monotonic() at the start of the command, for the log line that tells how long it took.
-    certificate: for TLS.
+    While draining it keeps listening: new requests get 503 with Retry-After (`middleware.drain`). The exit
+    status is 0 after the drain, even if requests had to be ended; 128 plus the signal's number after a second
+    signal. began: time.monotonic() at the start of the command, for the log line that says how long starting
+    took. certificate: for TLS.
     """
 
     def __init__(
@@ -112,12 +112,12 @@ class HttpServer(uvicorn.Server):
 
     @property
     def settings(self) -> Settings:
-        """Those in force."""
+        """The settings in effect."""
         settings: Settings = self._app.state.ggserve.settings
         return settings
 
     def run_to_end(self, loop_factory: Callable[[], asyncio.AbstractEventLoop]) -> int:
-        """Serve until the end; the exit status."""
+        """Serve until the end. Returns the exit status."""
         with asyncio.Runner(loop_factory=loop_factory) as runner:
             runner.run(self.serve(sockets=self.sockets))
         return self.status
@@ -221,7 +221,7 @@ class HttpServer(uvicorn.Server):
             connection.drain()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Drain. Unlike uvicorn's method it listens until the last running request has ended."""
+        """Drain. Unlike uvicorn's method, it keeps listening until the last running request has ended."""
         if self._announcer is not None:
             self._announcer.cancel()
         self._refuse_requests()
@@ -236,7 +236,7 @@ class HttpServer(uvicorn.Server):
         await self.lifespan.shutdown()
 
     async def _wait_for(self, tasks: set[asyncio.Task[None]], seconds: float) -> None:
-        """Until all tasks are done, the time is over or a second signal arrives."""
+        """Wait until all tasks are done, the time is up or a second signal arrives."""
         if not tasks:
             return
         ends = (asyncio.create_task(asyncio.wait(tasks)), asyncio.create_task(self._exit_now.wait()))
@@ -245,7 +245,7 @@ class HttpServer(uvicorn.Server):
             end.cancel()
 
     async def _end(self, tasks: set[asyncio.Task[None]]) -> None:
-        """End requests that still run: their streams get an error event, other clients a 503."""
+        """End the requests that are still running: streams get an error event, other clients a 503."""
         unfinished = sum(not task.done() for task in tasks)
         if unfinished:
             log.warning("%d requests did not finish in time and were ended", unfinished)
@@ -257,7 +257,9 @@ class HttpServer(uvicorn.Server):
             await asyncio.wait(tasks, timeout=self._ending_s)
 
     async def _close_connections(self) -> None:
-        """Let clients read what was written; disconnect those that do not read or still send a request."""
+        """Let clients read what was written; disconnect those that do not read or are still sending a
+        request.
+        """
         for connection in self._connections():
             connection.shutdown()
         end = time.monotonic() + self._ending_s

@@ -1,8 +1,8 @@
-"""Responses of jobs: streams, mostly of server-sent events, or all of it at once; and work that ends when its
-client leaves.
+"""Job responses: streams, mostly of server-sent events, or a single body; and work that ends when its client
+disconnects.
 
-Failures before the first event get their own status; comments keep the connection alive while there is
-nothing to send.
+Errors before the first event get their own status; comments keep the connection alive while there is nothing
+to send.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ async def respond(request: Request, formatter: JobFormatter) -> Response:
 
 
 async def run(formatter: JobFormatter) -> list[SequenceOutput]:
-    """Run the job to its end; the sequences that the client is to see."""
+    """Run the job to its end. Returns the sequences that the client is to see."""
     job = formatter.job
     deltas: dict[OutputSequence, list[OutputDelta]] = {sequence: [] for sequence in job.sequences}
     async with aclosing(job.events()) as events:
@@ -66,7 +66,7 @@ async def run(formatter: JobFormatter) -> list[SequenceOutput]:
 
 
 async def pieces(formatter: JobFormatter) -> AsyncGenerator[tuple[bytes, bool], None]:
-    """Run the job as a stream: the pieces of it, and whether each is the last."""
+    """Run the job as a stream. Yields its pieces, and whether each is the last."""
     job = formatter.job
     started: set[int] = set()
     left = len(job.sequences)
@@ -93,7 +93,7 @@ async def pieces(formatter: JobFormatter) -> AsyncGenerator[tuple[bytes, bool], 
 
 
 async def while_connected(receive: Receive, work: Coroutine[Any, Any, T]) -> T:
-    """Run `work`; if the client closes the connection first, cancel it and raise ClientLeft."""
+    """Run `work`. If the client closes the connection first, cancel it and raise ClientLeft."""
     task = asyncio.create_task(work)
     watch = asyncio.create_task(_disconnected(receive))
     try:
@@ -115,9 +115,9 @@ async def _disconnected(receive: Receive) -> None:
 async def within_limits(
     receive: Receive, context: RequestContext, timeout_ms: int | None, work: Coroutine[Any, Any, T]
 ) -> T:
-    """Run `work` while the client is connected, at most for `timeout_ms` and --request-timeout-s.
+    """Run `work` while the client is connected, for at most `timeout_ms` and --request-timeout-s.
 
-    Both count from the request's first wait, which was for its model to be loaded.
+    Both count from the start of the request's first wait, which was for its model to be loaded.
     """
     limit_s, param = time_limit(context.state.settings.request_timeout_s, timeout_ms)
     if limit_s is not None:
@@ -130,14 +130,16 @@ async def within_limits(
 
 
 def time_limit(server_s: float | None, timeout_ms: float | None) -> tuple[float | None, str | None]:
-    """The lesser of the server's limit and the request's, in seconds; the request's field if it is that."""
+    """The lesser of the server's limit and the request's, in seconds, and the request's field if that one is
+    smaller.
+    """
     if timeout_ms is not None and (server_s is None or timeout_ms / 1000 <= server_s):
         return timeout_ms / 1000, "timeout_ms"
     return server_s, None
 
 
 def time_ran_out(param: str | None) -> ApiError:
-    """param: the field that set the limit; None: the server's own."""
+    """param: the field that set the limit; None: the server's own limit."""
     message = "the time ran out before the response was ready"
     message = f"{param}: {message}" if param else f"{message} (--request-timeout-s)"
     return ApiError(503, message, param=param, code="timeout", retry_after=NEVER)
@@ -207,7 +209,7 @@ class EventStream(Response):
 
 
 def event_stream(events: AsyncIterator[bytes]) -> Response:
-    """A stream of events that come from somewhere else than a job."""
+    """A stream of events that do not come from a job."""
     headers = {name.decode(): value.decode() for name, value in STREAM_HEADERS}
     return StreamingResponse(events, headers=headers, media_type=StreamFormat.media_type.decode())
 

@@ -1,7 +1,7 @@
-"""Connections with TLS, whose limits begin with the TCP connection.
+"""TLS connections, whose limits begin with the TCP connection.
 
-An event loop that is given the certificate tells a protocol of connections once their handshake is done, and
-those that say nothing would count nowhere. So the handshake is begun here.
+An event loop that is given the certificate reports connections to a protocol only after their handshake, so
+that silent ones would not be counted anywhere. So the handshake is started here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ HIGH_WATER = 65536  # bytes that wait to be sent when writing pauses, as without
 
 
 class TlsProtocol(LimitedProtocol):
-    """One connection. `transport` is that of TCP until the handshake is done."""
+    """One connection. Until the handshake is done, `transport` is the TCP transport."""
 
     certificate: Certificate
     _is_lost = False
@@ -42,7 +42,7 @@ class TlsProtocol(LimitedProtocol):
             self._begin(data)
 
     def _begin(self, data: bytes) -> None:
-        """Begin the handshake once the client has: connections that say nothing cost no memory for TLS."""
+        """Begin the handshake once the client has: silent connections cost no memory for TLS."""
         self._in_handshake = True
         handshake = self.loop.start_tls(
             self._tcp,
@@ -90,7 +90,7 @@ class TlsProtocol(LimitedProtocol):
             super().connection_lost(exc)
 
     def close(self) -> None:
-        """Tell the client, and unless data waits for it, do not wait until it does the same."""
+        """Send close_notify, and do not wait for the client's unless data is still to be sent."""
         waiting = self.transport.get_write_buffer_size() + self._tcp.get_write_buffer_size()
         self.transport.close()
         if not waiting:

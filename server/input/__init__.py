@@ -1,4 +1,4 @@
-"""From a parsed request to what the engine runs: chat template, tokenizer, output constraints, limits.
+"""Turns a parsed request into engine requests: chat template, tokenizer, output constraints, limits.
 
 For the routes and parsers of `server.api`.
 """

@@ -23,22 +23,22 @@ _NAMES = {"fim_pre_id": "prefix", "fim_suf_id": "suffix", "fim_mid_id": "middle"
 
 
 class ExtraFile(NamedTuple):
-    """A part of another file."""
+    """An excerpt of another file."""
 
     text: str
     filename: str = "tmp"
 
 
 class Gap(NamedTuple):
-    """Token ids around the gap."""
+    """The token ids around the gap."""
 
     extra: list[int]
     prefix: list[int]
     suffix: list[int]
 
     def cut_to(self, room: int) -> Gap:
-        """What fits into `room` tokens: the suffix's beginning (at least a quarter of the room, if it is that
-        long), the prefix's end, then the end of the extra files.
+        """The parts that fit into `room` tokens: the beginning of the suffix (at least a quarter of the room,
+        if it is that long), the end of the prefix, then the end of the extra files.
         """
         n_suffix = min(len(self.suffix), max(room // 4, room - len(self.prefix)))
         n_prefix = min(len(self.prefix), room - n_suffix)
@@ -46,7 +46,7 @@ class Gap(NamedTuple):
         return Gap(_last(self.extra, n_extra), _last(self.prefix, n_prefix), self.suffix[:n_suffix])
 
     def prompt(self, tokenizer: Any) -> list[int]:
-        """The prompt, with the tokens that mark its parts."""
+        """The prompt, with the special tokens that mark its parts."""
         before = [tokenizer.bos_id] if tokenizer.add_bos else []
         return [
             *before,
@@ -67,12 +67,12 @@ def _last(ids: list[int], n: int) -> list[int]:
 
 
 def missing(tokenizer: Any) -> list[str]:
-    """The marks that a vocabulary lacks; a model needs all three."""
+    """The fill-in-the-middle tokens that a vocabulary lacks; a model needs all three."""
     return [name for attribute, name in _NAMES.items() if getattr(tokenizer, attribute) is None]
 
 
 def require(engine: Engine, param: str | None = None) -> None:
-    """501 if the model cannot; 400 if that is because of one field."""
+    """Raises 501 if the model lacks the tokens, or 400 if only one field needs them."""
     lacking = missing(engine.tokenizer)
     if not lacking:
         return
@@ -84,7 +84,7 @@ def require(engine: Engine, param: str | None = None) -> None:
 
 
 def gap(tokenizer: Any, prefix: str, suffix: str, extra: Sequence[ExtraFile] = ()) -> Gap:
-    """Texts as tokens; none of them is read as a special token."""
+    """The texts as tokens; no text is read as a special token."""
 
     def encode(text: str) -> list[int]:
         ids: list[int] = tokenizer.encode(text, add_special=False, parse_special=False)

@@ -1,4 +1,4 @@
-"""From a neutral chat or completion request to a job: prompts, limits, and the engine's requests."""
+"""Turns a neutral chat or completion request into a job: prompts, limits, and engine requests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEEDS = 2**64
 
 
 async def process_chat(chat: ChatInput, options: GenerationOptions, context: RequestContext) -> Job:
-    """The job that answers a conversation. Raises ApiError with what is wrong with the request."""
+    """The job that answers a conversation. Raises ApiError if the request is invalid."""
     _check_n_sequences(options, 1, context)
     prompt = await prepare_chat(chat, context)
     return _job([prompt], options, _sampling_parameters(options, context), context)
@@ -38,7 +38,7 @@ async def process_chat(chat: ChatInput, options: GenerationOptions, context: Req
 async def process_completion(
     completion: CompletionInput, options: GenerationOptions, context: RequestContext
 ) -> Job:
-    """The job that continues prompts. Raises ApiError with what is wrong with the request."""
+    """The job that continues prompts. Raises ApiError if the request is invalid."""
     _check_n_sequences(options, len(completion.prompts), context)
     if completion.suffix:
         infill.require(context.engine, "suffix")
@@ -68,7 +68,7 @@ def _check_n_sequences(options: GenerationOptions, n_prompts: int, context: Requ
 
 
 def _sampling_parameters(options: GenerationOptions, context: RequestContext) -> InferenceParameters:
-    """Checked against the model. The request's values override the defaults."""
+    """The parameters, checked against the model. The request's values override the defaults."""
     engine, requested = context.engine, options.sampling
     values = {**context.default_sampling, **requested}
     seed = requested.get("seed", context.state.settings.seed)
@@ -103,7 +103,7 @@ def _batch_size(options: GenerationOptions, context: RequestContext) -> int:
 
 
 def _drafts(options: GenerationOptions, context: RequestContext) -> tuple[int, str]:
-    """Most tokens to draft for one step, and what drafts them."""
+    """The maximum number of tokens to draft per step, and the source of the drafts."""
     settings, info = context.state.settings, context.engine.info or {}
     spec_type = options.speculation or context.spec_type
     if spec_type == "none":
@@ -126,7 +126,7 @@ def _drafts(options: GenerationOptions, context: RequestContext) -> tuple[int, s
 
 
 def _deadline_ms(options: GenerationOptions, context: RequestContext) -> float | None:
-    """By the monotonic clock."""
+    """The deadline by the monotonic clock."""
     timeout_s = context.state.settings.request_timeout_s
     limits = [timeout_s and timeout_s * 1000, options.timeout_ms]
     limit = min((ms for ms in limits if ms), default=None)
@@ -134,7 +134,7 @@ def _deadline_ms(options: GenerationOptions, context: RequestContext) -> float |
 
 
 def _n_keep(options: GenerationOptions, n_prompt: int, context: RequestContext) -> int:
-    """As llama-server counts: the token of a text's beginning comes on top."""
+    """n_keep as llama-server counts it, without the BOS token."""
     if not context.state.settings.context_shift:
         return 0
     n_keep = n_prompt if options.n_keep < 0 else options.n_keep

@@ -1,4 +1,4 @@
-"""The log-probabilities of prompts."""
+"""Log-probabilities of prompts."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MAX_SCORES = 1 << 20  # log-probabilities in one response: some 70 MB of JSON
 
 
 def requested_top(prompts: Sequence[Prompt], options: GenerationOptions) -> int | None:
-    """How many of the likeliest tokens are shown in the place of each token of the prompts; None: no scores.
+    """How many of the most likely tokens to show for each token of the prompts; None: no scores.
 
-    Raises ApiError where the response would be too large.
+    Raises ApiError if the response would be too large.
     """
     requested = {"prompt_logprobs": options.prompt_logprobs, "logprobs": options.logprobs}
     if not options.echo:
@@ -40,9 +40,9 @@ def requested_top(prompts: Sequence[Prompt], options: GenerationOptions) -> int 
 async def score_prompts(
     prompts: Sequence[Prompt], top: int, lora: AdapterScales, salt: str, context: RequestContext
 ) -> PromptScores:
-    """The tokens of each prompt with their log-probabilities and the `top` likeliest ones.
+    """The tokens of each prompt with their log-probabilities and the `top` most likely tokens.
 
-    What is computed for it stays in the prefix cache, where the sequences find it.
+    What is computed stays in the prefix cache, where the sequences reuse it.
     """
     scores: dict[int, ScoredPrompt] = {}
     for i, prompt in enumerate(prompts):
@@ -55,7 +55,7 @@ async def score_prompts(
 
 
 async def _scored(task: GetPromptLogprobs, context: RequestContext) -> tuple[list[Token], list[int | None]]:
-    """Tokens and their ranks."""
+    """The tokens and their ranks."""
     ids = task.tokens
     first = Token(ids[0])  # nothing comes before it that could predict it
     if len(ids) == 1:

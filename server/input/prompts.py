@@ -1,4 +1,4 @@
-"""From a conversation, or the raw prompt of a completion, to token ids that fit into the context and a
+"""Turns a conversation, or the raw prompt of a completion, into token ids that fit into the context and a
 constraint on the output that compiles.
 """
 
@@ -37,7 +37,7 @@ _NUMBERED = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
 
 
 async def chat_support(context: RequestContext) -> ChatSupport:
-    """The model's chat formats, found at its first request, since the tokenizer is needed."""
+    """The model's chat formats, determined at its first request, since the tokenizer is needed."""
     known = context.state.derived[context.engine]
     if known.chat_support is None:
         known.chat_support = await context.in_thread(
@@ -51,7 +51,9 @@ def _find_support(tokenizer: Any, source: str | None) -> ChatSupport:
 
 
 async def prepare_chat(chat: ChatInput, context: RequestContext) -> Prompt:
-    """The prompt, and how the output is constrained and parsed. Raises ApiError (400) with what is wrong."""
+    """The prompt, and how the output is constrained and parsed. Raises ApiError (400) if the request is
+    invalid.
+    """
     try:
         return await _prepare(chat, context)
     except ApiError as error:
@@ -61,7 +63,7 @@ async def prepare_chat(chat: ChatInput, context: RequestContext) -> Prompt:
 
 
 async def chat_text(chat: ChatInput, context: RequestContext) -> str:
-    """The prompt that the chat template makes of a conversation."""
+    """A conversation rendered with the chat template."""
     rendered = await _render(_with_defaults(chat, context.state.settings), context, shielded=False)
     return rendered.text
 
@@ -120,7 +122,7 @@ def _is_deep(value: Any) -> bool:
 
 
 def _name_whole_field(error: ApiError, chat: ChatInput) -> None:
-    """An error about one message names the whole field, where the client sent no such message."""
+    """Make an error about one message name the whole field, if the client sent no such message."""
     param = error.param
     if param is not None and param.startswith(("messages", f"{chat.param}[")):
         error.param = chat.param
@@ -138,7 +140,7 @@ def _formats(support: ChatSupport, engine: Engine) -> ChatFormats:
 
 
 def _with_defaults(chat: ChatInput, settings: Settings) -> ChatInput:
-    """With the server's options where the request sets nothing."""
+    """The request with the server's options for what it does not set."""
     reasoning, extra = chat.reasoning, {**settings.chat_template_kwargs, **chat.extra}
     switch = extra.get("enable_thinking")
     if switch is not None and not isinstance(switch, bool):
@@ -187,14 +189,14 @@ async def _boundaries(rendered: Prompt, tokens: list[int], context: RequestConte
 
 
 def _thinking(chat: ChatInput, rendered: Prompt, engine: Engine) -> Reasoning | None:
-    """How the engine limits and recognizes reasoning; None: there can be none."""
+    """How the engine limits and recognizes reasoning; None: the output cannot have any."""
     if rendered.reasoning_markers is None:
         return None
     return reasoning_block(rendered.reasoning_markers, chat.reasoning, rendered.opened, engine.tokenizer)
 
 
 async def _output_constraint(chat: ChatInput, prompt: Prompt, context: RequestContext) -> Constraint | None:
-    """What the output of a conversation must match: calls of its tools, `chat.answer`, or either."""
+    """The constraint on the output of a conversation: calls of its tools, `chat.answer`, or either."""
     answer = None if chat.answer is None else await check_constraint(chat.answer, context)
     if prompt.tools is not None:
         return await _constraint_with_tools(chat, prompt, prompt.tools, context)
@@ -235,7 +237,7 @@ async def _constraint_with_tools(
 
 
 def _schemas(chat: ChatInput, tools: ToolOptions) -> Iterator[RequestedConstraint]:
-    """Of the arguments of each tool."""
+    """The argument schemas of the tools."""
     for tool in tools.tools:
         constraint = Constraint("json_schema", dumps(tool.schema))
         yield RequestedConstraint(constraint, f"{tool.param}.{chat.schema_field}")
@@ -244,9 +246,9 @@ def _schemas(chat: ChatInput, tools: ToolOptions) -> Iterator[RequestedConstrain
 async def check_constraint(
     requested: RequestedConstraint, context: RequestContext, *, report: bool = True
 ) -> Constraint:
-    """The constraint, known to compile for the model; anything else is a 400 that names the field.
+    """The constraint, known to compile for the model. Any other is a 400 that names the field.
 
-    report: warn of what is not enforced.
+    report: warn about what is not enforced.
     """
     result = await _compiled(requested, context)
     constraint, param = requested
@@ -258,8 +260,8 @@ async def check_constraint(
 
 
 async def _compiled(requested: RequestedConstraint, context: RequestContext) -> CheckResult:
-    """Whether a constraint compiles for the model, tried in a process of its own: a hostile one stops
-    nothing else. Raises ApiError (503) if too many others wait.
+    """Whether a constraint compiles for the model, tried in a separate process so that a hostile one does no
+    harm elsewhere. Raises ApiError (503) if too many others are waiting.
     """
     known = context.state.derived[context.engine]
     if (checker := known.constraint_checker) is None:
@@ -278,7 +280,7 @@ def _warn_of_ignored(result: CheckResult, param: str, context: RequestContext) -
 
 
 def check_generates(engine: Engine) -> None:
-    """Refuse models that only make embeddings or rank documents."""
+    """Refuse models that only compute embeddings or rank documents."""
     if (engine.info or {}).get("generates") is False:
         ranks = model_use(engine) == "ranking"
         does, path = ("ranks documents", "/v1/rerank") if ranks else ("makes embeddings", "/v1/embeddings")
@@ -308,7 +310,7 @@ async def prompt_tokens(prompt: RawPrompt, context: RequestContext) -> list[int]
 
 
 async def _mixed(parts: Sequence[int | str], context: RequestContext) -> list[int]:
-    """Texts and token ids in turn. Only a text at the very beginning gets what texts begin with (BOS)."""
+    """Mixed texts and token ids. Only a text at the very beginning gets the BOS token."""
     tokenizer = context.engine.tokenizer
     least = sum(tokenizer.min_tokens(part) if isinstance(part, str) else 1 for part in parts)
     check_length(least, context.engine, "prompt")
@@ -328,7 +330,7 @@ async def _mixed(parts: Sequence[int | str], context: RequestContext) -> list[in
 async def tokenize(
     parts: Sequence[str], context: RequestContext, param: str, add_special: bool = True
 ) -> list[int]:
-    """Token ids of texts, one after the other. What cannot fit is refused before it is tokenized."""
+    """Token ids of consecutive texts. What cannot fit is refused before it is tokenized."""
     tokenizer, n_ctx = context.engine.tokenizer, context.engine.n_ctx
     least = sum(map(tokenizer.min_tokens, parts))
 
@@ -351,7 +353,7 @@ async def tokenize(
 
 
 def check_length(n: int, engine: Engine, param: str) -> None:
-    """Refuse prompts that leave no room for a token."""
+    """Refuse prompts that leave no room for a generated token."""
     if n >= engine.n_ctx:
         raise _too_long(n, engine, param)
 

@@ -1,4 +1,4 @@
-"""What the input processor takes, besides `server.chat.request.ChatInput`."""
+"""The input processor's request types, in addition to `server.chat.request.ChatInput`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ RawPrompt = str | Sequence[int] | Sequence[int | str]  # text, token ids, or bot
 
 @dataclass(frozen=True)
 class CompletionInput:
-    """Prompts to continue. suffix: comes after the gap that is filled."""
+    """Prompts to continue. suffix: the text after the gap to fill."""
 
     prompts: Sequence[RawPrompt]
     constraint: RequestedConstraint | None = None

@@ -1,4 +1,4 @@
-"""Inputs of embeddings and rankings: texts to token ids, within the limits of the model."""
+"""Inputs of embeddings and rankings: texts as token ids, within the limits of the model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ async def input_tokens(
 ) -> list[list[int]]:
     """Token ids of each input, at least one and at most as many as a session holds.
 
-    cut_to: keep so many tokens of longer inputs, with a warning; -1: as many as a session holds.
+    cut_to: truncate longer inputs to this many tokens, with a warning; -1: to as many as a session holds.
     """
     check_number(len(inputs), context, param)
     several = len(inputs) > 1
@@ -48,7 +48,7 @@ async def pair_tokens(
 ) -> tuple[list[list[int]], list[int]]:
     """Token ids of the query with each document, and where the document begins.
 
-    cut_to: as for `input_tokens`, of query and document together; documents are cut.
+    cut_to: as for `input_tokens`, for query and document together; documents are truncated.
     """
     check_number(len(documents), context, param)
     engine = context.engine
@@ -72,19 +72,19 @@ async def pair_tokens(
 
 
 def check_number(n: int, context: RequestContext, param: str) -> None:
-    """At most --max-inputs."""
+    """Refuse more inputs than --max-inputs."""
     most = context.state.settings.max_inputs
     if n > most:
         raise wrong(param, f"has {n} items, the limit is {most} (--max-inputs)")
 
 
 def _limit(cut_to: int | None, engine: Engine) -> int | None:
-    """Tokens of an input that is cut; None: none is."""
+    """The maximum number of tokens of an input; None: no truncation."""
     return engine.n_ctx if cut_to == -1 else cut_to
 
 
 def _encode(parts: Input, engine: Engine, param: str, limit: int | None) -> tuple[list[int], str]:
-    """Token ids of an input, and a remark if it was cut."""
+    """Token ids of an input, and a warning if it was truncated."""
     tokenizer, n_ctx = engine.tokenizer, engine.n_ctx
     tokens: list[int] = []
     shortened = False
@@ -118,7 +118,7 @@ def _encode(parts: Input, engine: Engine, param: str, limit: int | None) -> tupl
 def _encode_pair(
     query: str, document: str, engine: Engine, param: str, limit: int | None, least: int
 ) -> tuple[list[int], int, str]:
-    """Token ids, where the document begins, and a remark if it was cut. least: tokens of the query."""
+    """Token ids, where the document begins, and a warning if it was truncated. least: tokens of the query."""
     tokenizer, n_ctx = engine.tokenizer, engine.n_ctx
     if limit is None:
         fewest = least + tokenizer.min_tokens(document, n_ctx + 1)
@@ -142,7 +142,7 @@ def _encode_pair(
 
 
 def _beginning(text: str, limit: int, tokenizer: Any) -> str:
-    """The part of a text that is sure to hold `limit` tokens; all of it unless it is very long."""
+    """The part of a text that is sure to contain `limit` tokens; all of it unless it is very long."""
     n = _CHARS_PER_TOKEN * limit
     while n < len(text):
         # The last tokens may be others where the text ends in a word.
@@ -153,12 +153,12 @@ def _beginning(text: str, limit: int, tokenizer: Any) -> str:
 
 
 def _n_end(tokenizer: Any) -> int:
-    """Special tokens that are added after a text, and that stay when it is cut."""
+    """The number of special tokens added after a text, which truncation keeps."""
     return len(tokenizer.encode("")) - int(tokenizer.add_bos)
 
 
 def _cut(tokens: list[int], limit: int, n_end: int) -> list[int]:
-    """The first `limit` tokens, the last `n_end` being those of the whole."""
+    """The first `limit` tokens, of which the last `n_end` are the last ones of the whole."""
     return tokens[: limit - n_end] + tokens[len(tokens) - n_end :]
 
 
@@ -169,7 +169,7 @@ def _cut_remark(param: str, n: int, limit: int, *, exact: bool, with_query: bool
 
 
 def too_large(n: int, engine: Engine, param: str, about: str = "", cut: bool = True) -> ApiError:
-    """cut: `truncate`, which every such route has, can shorten it."""
+    """cut: `truncate`, a field of every such route, can shorten the input."""
     n_ctx, trained = engine.n_ctx, (engine.info or {}).get("n_ctx_train", 0)
     message = f"{param}: is too large: it has {about}{n} tokens, the model takes at most {n_ctx}"
     advice = ["shorten it"]

@@ -1,4 +1,4 @@
-"""API keys: their file, the clients that they identify, and what each client may use.
+"""API keys: the key file, the clients that keys identify, and each client's limits.
 
 For `server.http.middleware`, `server.state` and the request context.
 """

@@ -1,4 +1,4 @@
-"""An API key as the server holds it: hashed, with what its client may do and use."""
+"""An API key as the server stores it: hashed, with its client's role and limits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a client may do beside its own requests."""
+    """What a client may do besides managing its own requests."""
 
     USER = "user"
     ADMIN = "admin"
@@ -16,7 +16,7 @@ class Role(StrEnum):
 
 @dataclass(frozen=True)
 class RateLimits:
-    """None: no limit."""
+    """A client's limits. None: no limit."""
 
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
@@ -25,10 +25,10 @@ class RateLimits:
 
 @dataclass(frozen=True)
 class Profile:
-    """What belongs to a name; keys with the same name are one client.
+    """The attributes of a name; keys with the same name belong to one client.
 
-    role None: a user, unless it is the only client. weight: of its share in the engine beside other clients'.
-    priority: of its requests, as long as they do not ask for a lower one (a higher number).
+    role None: a user, unless it is the only client. weight: of its share in the engine relative to other
+    clients. priority: the default of its requests and the lowest number that they may ask for.
     """
 
     name: str
@@ -51,7 +51,7 @@ def digest_of(key: str | bytes) -> bytes:
 
 
 def default_name(digest: bytes) -> str:
-    """Of a key without a name: tells it apart in logs without giving it away."""
+    """The name of a key without one: distinguishes keys in logs without revealing them."""
     return f"key-{digest.hex()[:8]}"
 
 

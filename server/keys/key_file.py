@@ -25,14 +25,14 @@ _MOST = 10**9
 
 
 class KeyLine(NamedTuple):
-    """secret None: the file has only the hash."""
+    """secret None: the file contains only the hash."""
 
     secret: str | None
     key: ApiKey
 
 
 def read_key_file(path: Path) -> list[KeyLine]:
-    """ConfigError, which never repeats a key, for a file that cannot be used."""
+    """The lines of a file. Raises ConfigError, which never repeats a key, for an invalid file."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -55,7 +55,7 @@ def read_key_file(path: Path) -> list[KeyLine]:
 
 
 def check_profiles(keys: list[ApiKey]) -> None:
-    """ValueError if a key belongs to two names, or two keys of a name differ in something else."""
+    """Raises ValueError if a key belongs to two names, or if two keys of a name have different attributes."""
     names: dict[bytes, str] = {}
     profiles: dict[str, Profile] = {}
     for key in keys:
@@ -67,7 +67,7 @@ def check_profiles(keys: list[ApiKey]) -> None:
 
 
 def read_line(line: str) -> KeyLine:
-    """ValueError, which never repeats a key, if it is not one."""
+    """One line. Raises ValueError, which never repeats a key, if it is invalid."""
     key, *attributes = line.split()
     secret = None if key.startswith(HASH_PREFIX) else key
     if secret is None:

@@ -1,4 +1,4 @@
-"""All API keys of the server, and their clients. They are read again when their file changes."""
+"""All API keys of the server, and their clients. The file is read again when it changes."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _Signature = tuple[int, ...] | None
 
 
 class KeyRing:
-    """keys: of --api-key. file: of --api-key-file. ConfigError for a file that cannot be used.
+    """keys: of --api-key. file: of --api-key-file. Raises ConfigError for an invalid file.
 
-    Without keys every request is that of `anonymous`.
+    Without keys, every request belongs to `anonymous`.
     """
 
     def __init__(self, keys: Sequence[SecretStr] = (), file: Path | None = None) -> None:
@@ -48,7 +48,7 @@ class KeyRing:
         return list(self._clients.values())
 
     def find(self, digest: bytes) -> Client | None:
-        """The client whose key has this digest, in a time that does not depend on which it is."""
+        """The client whose key has this digest. Takes constant time, whichever key it is."""
         match: Client | None = None
         for known, client in self._keys:
             if hmac.compare_digest(digest, known):
@@ -56,7 +56,7 @@ class KeyRing:
         return match
 
     def reload(self) -> None:
-        """Read the file. ConfigError: it cannot be used, and the keys stay as they are."""
+        """Read the file. Raises ConfigError if it is invalid; the keys then stay as they are."""
         keys = list(self._own)
         if self.file is not None:
             signature = _signature(self.file)
@@ -82,7 +82,7 @@ class KeyRing:
         self._keys = [(key.digest, self._clients[key.profile.name]) for key in keys]
 
     async def watch(self) -> None:
-        """Read the file again whenever it has changed. One that cannot be used is reported once."""
+        """Read the file again whenever it has changed. An invalid file is reported once."""
         if self.file is None:
             return
         seen = self._signature
@@ -95,7 +95,7 @@ class KeyRing:
             self.reload_or_log()
 
     def reload_or_log(self) -> bool:
-        """`reload` with the outcome in the log; whether it succeeded."""
+        """Call `reload` and log the outcome. Returns whether it succeeded."""
         try:
             self.reload()
         except ConfigError as error:
@@ -106,7 +106,7 @@ class KeyRing:
 
 
 def _signature(path: Path) -> _Signature:
-    """What differs after a file was changed or replaced."""
+    """A value that differs after a file was changed or replaced."""
     try:
         status = os.stat(path)
     except OSError:

@@ -1,4 +1,4 @@
-"""What one client has used of its limits, in this process: token buckets and a count of running requests."""
+"""One client's use of its limits in this process: token buckets and a count of running requests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONCURRENCY_RETRY_S = 1.0  # when a running request will end is not known
 
 
 class LimitReached(Exception):
-    """unit: what is limited, in words. retry_after_s: when as much is free again."""
+    """unit: what is limited, in words. retry_after_s: when enough is available again."""
 
     def __init__(self, unit: str, limit: int, retry_after_s: float) -> None:
         super().__init__(f"{unit}: {limit}")
@@ -22,7 +22,7 @@ class LimitReached(Exception):
 
 
 class BucketState(NamedTuple):
-    """remaining: whole units that are free now. reset_s: until all of the limit is free again."""
+    """remaining: whole units available now. reset_s: seconds until the whole limit is available again."""
 
     limit: int
     remaining: int
@@ -30,14 +30,15 @@ class BucketState(NamedTuple):
 
 
 class TokenBucket:
-    """Holds one minute's worth and refills evenly. What was spent may exceed it: then it is in debt."""
+    """Holds one minute's worth and refills evenly. More may be spent than it holds: then it is in debt."""
 
     def __init__(self, per_minute: int, clock: Clock) -> None:
         self.per_minute = per_minute
         self._clock, self._level, self._at = clock, float(per_minute), clock()
 
     def wait_s(self, n: int) -> float:
-        """Until `n` may be spent: they are there, or all of the limit is if `n` is more."""
+        """Seconds until `n` may be spent: until that much is available, or the whole limit if `n` exceeds it.
+        """
         lack = min(n, self.per_minute) - self._refill()
         return lack * 60 / self.per_minute if lack > 1e-9 else 0.0
 
@@ -53,7 +54,7 @@ class TokenBucket:
         )
 
     def resized(self, per_minute: int) -> TokenBucket:
-        """Another limit, with the same part of it used."""
+        """A bucket with another limit and the same fraction of it used."""
         other = TokenBucket(per_minute, self._clock)
         other._level = self._refill() / self.per_minute * per_minute
         return other
@@ -66,7 +67,7 @@ class TokenBucket:
 
 
 class ClientUsage:
-    """`admit` a request, count its tokens as they are known, `leave` at its end."""
+    """`admit` a request, count its tokens as they become known, `leave` at its end."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock = clock
@@ -76,18 +77,18 @@ class ClientUsage:
         self._concurrent: int | None = None
 
     def set_limits(self, limits: RateLimits) -> None:
-        """What was used of the limits so far stays used."""
+        """Change the limits; what was used so far still counts."""
         self.requests = self._bucket(self.requests, limits.requests_per_minute)
         self.tokens = self._bucket(self.tokens, limits.tokens_per_minute)
         self._concurrent = limits.concurrent_requests
 
     @property
     def has_rates(self) -> bool:
-        """Whether there is something to tell of each response."""
+        """Whether there are rates to report in each response."""
         return self.requests is not None or self.tokens is not None
 
     def admit(self) -> None:
-        """Count a request that begins. LimitReached: it must not."""
+        """Count a request that begins. Raises LimitReached if it must not."""
         if self._concurrent is not None and self.running >= self._concurrent:
             raise LimitReached("concurrent requests", self._concurrent, CONCURRENCY_RETRY_S)
         _check(self.requests, 1, "requests per minute")
@@ -97,14 +98,16 @@ class ClientUsage:
         self.running += 1
 
     def enter(self) -> None:
-        """Count work that outlives its request, which was admitted."""
+        """Count work that outlives its request, which was already admitted."""
         self.running += 1
 
     def leave(self) -> None:
         self.running -= 1
 
     def spend_prompt(self, n: int) -> None:
-        """Before it is computed. LimitReached: not now; a prompt above the limit waits for all of it."""
+        """Called before the prompt is computed. Raises LimitReached if it must wait; a prompt above the limit
+        waits for the whole limit.
+        """
         _check(self.tokens, n, "tokens per minute")
         if self.tokens is not None:
             self.tokens.spend(n)

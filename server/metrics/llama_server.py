@@ -29,7 +29,9 @@ class LlamaMetrics:
         self.longest = max(self.longest, timings.prompt_n + timings.cached_n + timings.predicted_n)
 
     def render(self, engines: Mapping[str, Engine], total: Callable[[str], float]) -> str:
-        """In the text format. total: a counter of `EngineStats`, of all engines since the server started."""
+        """The metrics in text format. total: returns a counter of `EngineStats`, summed over all engines
+        since the server started.
+        """
         steps, accepted = total("steps") + self.batches, total("draft_accepted_tokens")
         stats = [engine.stats for engine in engines.values()]
         now = (self.prompt_n, self.prompt_s, self.predicted_n, self.predicted_s)

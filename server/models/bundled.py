@@ -8,7 +8,7 @@ NAME = "stories.gguf"
 
 
 def bundled_model() -> Path:
-    """Path of the model that needs no network. FileNotFoundError if the installation is incomplete."""
+    """Path of the model that needs no network. Raises FileNotFoundError if the installation is incomplete."""
     here = Path(__file__).resolve().parents[1]
     places = (here / "models" / NAME, here.parent / "models" / NAME)
     for path in places:

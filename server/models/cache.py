@@ -1,4 +1,4 @@
-"""The folder where downloaded model files are kept."""
+"""The folder in which downloaded model files are cached."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def cache_dir() -> Path:
-    """GGSERVE_CACHE, else `ggserve` in the platform's directory for caches."""
+    """GGSERVE_CACHE, or else `ggserve` in the platform's cache directory."""
     if path := os.environ.get("GGSERVE_CACHE"):
         return Path(path).expanduser().resolve()
     if sys.platform == "darwin":

@@ -1,4 +1,4 @@
-"""The models on this machine: listed, pulled and deleted by name. What commands and APIs use."""
+"""The models on this machine: listed, pulled and deleted by name. Used by commands and APIs."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from server.models.wheel import SMOLLM2
 
 
 def list_models() -> list[StoredModel]:
-    """Everything that --model can name and that needs no download."""
+    """Every model that --model can name and that needs no download."""
     models = [*_own(), *cache.list_models(), *ollama.list_models(), *lmstudio.list_models()]
     return list({model.name: model for model in models}.values())
 
 
 def find(name: str) -> StoredModel | None:
-    """The model that `name` means: a name of the list, also without hf: or a tag that it does not need."""
+    """The model that `name` means: a listed name, also without hf: or without a tag that is not needed."""
     full_name = expand(name)
     models = list_models()
     for text in (full_name, f"hf:{full_name}"):
@@ -36,9 +36,9 @@ def find(name: str) -> StoredModel | None:
 
 
 def pull(name: str, pulling: Pulling = SILENTLY) -> Path:
-    """Download what `name` means (hf:OWNER/REPO[:QUANT], also without hf:, or a short name), with checksums.
+    """Download what `name` means (hf:OWNER/REPO[:QUANT], also without hf:, or a short name), and verify it.
 
-    The path of its first file. Raises DownloadError, and ValueError if `name` is none.
+    Returns the path of its first file. Raises DownloadError, and ValueError if `name` is not such a name.
     """
     named = to_pull(name)
     if named is not None:
@@ -62,7 +62,7 @@ def to_pull(name: str) -> NamedModel | None:
 
 
 def delete(name: str) -> tuple[str, int]:
-    """Remove a downloaded model; its name, and the bytes that are free again. Raises DownloadError."""
+    """Delete a downloaded model. Returns its name and the bytes freed. Raises DownloadError."""
     model = find(name)
     if model is None:
         raise ModelNotFound(f"there is no model {name} on this machine; see `ggserve list`")
@@ -80,12 +80,12 @@ def delete(name: str) -> tuple[str, int]:
 
 
 def files(model: StoredModel) -> list[Path]:
-    """What `delete` would remove of it, also in older snapshots."""
+    """The files that `delete` would remove for the model, including those of older snapshots."""
     return list(cache.files(model.name)) if model.source == "hub" else [model.path]
 
 
 def _own() -> Iterator[StoredModel]:
-    """The bundled model and the default one."""
+    """The bundled model and the default model."""
     path = bundled_model()
     facts = path.stat()
     yield StoredModel(reference.BUNDLED, "bundled", path, facts.st_size, None, facts.st_mtime)

@@ -1,15 +1,15 @@
-"""Why a model could not be had."""
+"""Why a model could not be obtained."""
 
 from __future__ import annotations
 
 
 class DownloadError(Exception):
-    """The message says why, and what to do about it, in one line."""
+    """The message says in one line why, and what to do about it."""
 
 
 class ModelNotFound(DownloadError):
-    """There is no such model where it was looked for."""
+    """The model does not exist in the place where it was looked for."""
 
 
 class NotRemovable(DownloadError):
-    """The model is here, but ggserve did not download it."""
+    """The model exists, but ggserve did not download it."""

@@ -1,4 +1,4 @@
-"""How far a download is."""
+"""Progress of a download."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Progress:
     """status: what is being done. name: of the file. done, total: bytes of it; total is 0 if unknown.
 
-    digest: the file's sha256 in hexadecimal, where it is known.
+    digest: the file's sha256 in hexadecimal, if known.
     """
 
     status: str
@@ -43,17 +43,17 @@ Report = Callable[[Progress], None]
 
 
 def ignore(progress: Progress) -> None:
-    """A report to nobody."""
+    """A report function that does nothing."""
 
 
 class Ended(Exception):
-    """Raised by a report to end work that is not wanted any longer."""
+    """Raised by a report function to end work that is no longer wanted."""
 
 
 async def in_background(work: Callable[[Report], object]) -> AsyncGenerator[Progress, None]:
-    """Yield what `work` reports from a thread of its own, raise what it raises.
+    """Yield what `work`, running in a separate thread, reports, and raise what it raises.
 
-    Closing this ends the work at its next report, without waiting for it.
+    Closing the generator ends the work at its next report, without waiting for it.
     """
     loop = asyncio.get_running_loop()
     reports: asyncio.Queue[Progress | Exception | None] = asyncio.Queue()

@@ -1,6 +1,6 @@
-"""What --model may name besides a file: `hf:OWNER/REPO:QUANT`, `ollama:NAME`, `lmstudio:NAME`, a short name.
+"""What --model accepts besides a file: `hf:OWNER/REPO:QUANT`, `ollama:NAME`, `lmstudio:NAME`, a short name.
 
-Reads text only; `server.models.resolver` turns references into files.
+This only parses text; `server.models.resolver` turns references into files.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _SHORT = re.compile(r"[a-z0-9][\w.-]*(:[\w.-]+)?", re.ASCII | re.IGNORECASE)
 
 @dataclass(frozen=True)
 class NamedModel:
-    """name: OWNER/REPO, or the name in the store. choice: a quantization or a file of the repository."""
+    """name: OWNER/REPO, or the name in the store. choice: a quantization, or a file of the repository."""
 
     scheme: Scheme
     name: str
@@ -29,7 +29,7 @@ class NamedModel:
 
     @property
     def served_name(self) -> str:
-        """What the model is called over HTTP unless NAME= says: without owner and -GGUF, lower case."""
+        """The model's name over HTTP unless NAME= sets one: without owner and -GGUF, in lower case."""
         if self.scheme == "ollama":
             return self.name
         stem = self.name.rpartition("/")[2]
@@ -41,7 +41,7 @@ class NamedModel:
 
 
 def parse(text: str) -> NamedModel | None:
-    """The reference that `text` is; None: a path. ValueError: neither."""
+    """The reference in `text`; None: it is a path. Raises ValueError if it is neither."""
     scheme, colon, rest = text.partition(":")
     if not colon or scheme not in ("hf", "ollama", "lmstudio"):
         return None

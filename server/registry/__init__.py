@@ -1,4 +1,5 @@
-"""The models that can be served: which of them have an engine, who uses it, and what is loaded and unloaded.
+"""The models that can be served: which of them have an engine, which requests use it, and loading and
+unloading.
 
 For the application, its routes and the HTTP server.
 """

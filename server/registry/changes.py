@@ -1,4 +1,4 @@
-"""Wakes those who wait for a model to change."""
+"""Wakes tasks that wait for a model to change."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import contextlib
 
 
 class Changes:
-    """Every `notify` wakes everyone who waits at that moment. n_waiting: how many do."""
+    """Each `notify` wakes every task that is waiting at that moment. n_waiting: the number of waiting tasks.
+    """
 
     def __init__(self) -> None:
         self.n_waiting = 0
@@ -18,7 +19,7 @@ class Changes:
         self._next = asyncio.Event()
 
     async def wait(self, timeout_s: float | None = None) -> None:
-        """Until the next change, or the time is over."""
+        """Wait until the next change, or until the time is up."""
         self.n_waiting += 1
         try:
             with contextlib.suppress(TimeoutError):

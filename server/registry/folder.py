@@ -1,4 +1,4 @@
-"""The models in a folder: its GGUF files, and its subfolders. A split model counts once."""
+"""The models in a folder: its GGUF files and its subfolders. A split model counts once."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ MAX_NAME = 200
 
 
 def models_in(folder: Path) -> dict[str, Path]:
-    """Name → first file, sorted by name. OSError if the folder cannot be read.
+    """Name → first file, sorted by name. Raises OSError if the folder cannot be read.
 
-    A file is called as it is without its ending, the only model of a subfolder as the subfolder, and each of
-    several in a subfolder SUBFOLDER/NAME.
+    A model is named after its file without the suffix, or after its subfolder; if a subfolder contains
+    several, each is SUBFOLDER/NAME.
     """
     models: dict[str, Path] = {}
     for name, path in _models(folder):
@@ -34,7 +34,7 @@ def models_in(folder: Path) -> dict[str, Path]:
 
 
 def _models(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Name and first file of each model in the folder itself."""
+    """Name and first file of each model directly in the folder."""
     names = sorted(
         entry.name
         for entry in os.scandir(folder)

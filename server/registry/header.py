@@ -1,4 +1,4 @@
-"""What a model file says of a model that is not loaded."""
+"""What the file of a model that is not loaded says about it."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from engine.gguf import GGUFFile
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """Under the names of a loaded model's description, as far as the file tells; {}: it is no model.
+    """A partial description under the names of a loaded model's; {} if the file is not a model.
 
-    Beside these `takes_tools`: whether its chat template knows tools. Blocks: for a thread.
+    It also has `takes_tools`: whether the chat template supports tools. Blocks, so call it in a thread.
     """
     try:
         with GGUFFile.open(path) as gguf:

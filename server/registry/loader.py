@@ -1,4 +1,4 @@
-"""Loads and unloads models: one at a time, with room made for each by unloading others."""
+"""Loads and unloads models, one at a time, unloading others to make room."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ PATIENCE_S = 10.0  # for a model to be without requests, before one that is neve
 
 @dataclass(frozen=True)
 class Capacity:
-    """max_models: loaded at the same time; 0: any number. memory: bytes of them all; None: what is free."""
+    """max_models: loaded at the same time; 0: any number. memory: bytes of all models; None: the free memory.
+    """
 
     max_models: int = 0
     memory: int | None = None
@@ -34,7 +35,7 @@ class Capacity:
 class Loader:
     """models, engines: the registry's; an engine is in `engines` from before its start until it has stopped.
 
-    check_file: raises ModelError for what is no model file. on_loaded, on_removed: hear of engines.
+    check_file: raises ModelError for a file that is not a model. on_loaded, on_removed: called with engines.
     """
 
     def __init__(
@@ -57,11 +58,11 @@ class Loader:
         self._stopping: set[asyncio.Task[None]] = set()
 
     def prepare(self, model: ServedModel) -> None:
-        """Make the engine that the next load of the model starts."""
+        """Create the engine that the next load of the model starts."""
         self._put(model, self._new_engine(model, self._memory_left(model)))
 
     def all_engines(self) -> Iterator[Engine]:
-        """Also those that only finish requests."""
+        """All engines, including those that are only finishing requests."""
         yield from self.engines.values()
         yield from (model.successor for model in self._models.values() if model.successor is not None)
         yield from (residency.engine for residency in self._retiring)
@@ -69,7 +70,7 @@ class Loader:
     # --- load
 
     def begin(self, model: ServedModel) -> asyncio.Task[None]:
-        """The load of a model, or its replacement, which goes on when the caller is cancelled."""
+        """Begin to load a model, or to replace it. The load continues if the caller is cancelled."""
         if model.load is None or model.load.cancelling():  # one that is ended is nobody else's any more
             model.load = self._task(self._load(model))
             model.abandonable = True
@@ -77,7 +78,7 @@ class Loader:
         return model.load
 
     def replace(self, model: ServedModel) -> asyncio.Task[None]:
-        """Load the model's file anew, while the present engine goes on until its requests have ended."""
+        """Load the model's file again, while the current engine finishes its requests."""
         if model.load is None and model.is_resident and not model.draining:
             model.load = self._task(self._replace(model))
             self.changes.notify()
@@ -108,7 +109,7 @@ class Loader:
             self.changes.notify()
 
     async def _check(self, model: ServedModel) -> None:
-        """For a file that is no model no other one is unloaded. Raises LoadFailed."""
+        """Check the file first, so that no model is unloaded for an invalid one. Raises LoadFailed."""
         try:
             await asyncio.to_thread(self._check_file, model.path)
         except ModelError as error:
@@ -165,7 +166,7 @@ class Loader:
             self.changes.notify()
 
     async def _start_successor(self, model: ServedModel) -> bool:
-        """Give the model another engine. False: there is no room for both."""
+        """Start another engine for the model. False: there is no room for both."""
         engine = model.successor = self._new_engine(model, self._memory_left(None))
         try:
             await engine.start()
@@ -229,14 +230,14 @@ class Loader:
         self.changes.notify()
 
     def keep(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run something beside, until the end of the server at the latest."""
+        """Run something in the background, at most until the server stops."""
         task = asyncio.create_task(work)
         self._stopping.add(task)
         task.add_done_callback(self._stopping.discard)
         return task
 
     async def stop(self) -> None:
-        """End everything at once."""
+        """Stop everything at once."""
         loads = [model.load for model in self._models.values() if model.load is not None]
         for task in (*loads, *self._stopping):
             task.cancel()
@@ -262,7 +263,7 @@ class Loader:
         """Unload the least recently used of the other models. False: there is none.
 
         If all are in use, wait for one that is not. After PATIENCE_S the least recently used one gets no new
-        requests, so that a model which is never without any does not keep others out for ever.
+        requests, so that a model that is never idle does not keep others out forever.
         """
         began = self._clock()
         while others := self._others(model):

@@ -9,7 +9,7 @@ from typing import Any
 def memory_use(info: Mapping[str, Any]) -> tuple[int, int]:
     """Bytes of a model and of its draft model, and how many of them are on GPUs.
 
-    By the share of the layers that are there.
+    The share on GPUs is that of the layers there.
     """
     draft = info.get("draft_model")
     drafting = (0, 0) if draft is None else memory_use(draft)

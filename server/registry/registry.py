@@ -31,8 +31,9 @@ RETRY_S = 10.0  # after a load that failed, before a request may try again
 
 @dataclass(frozen=True)
 class Policy:
-    """autoload: a request for a model that is not loaded loads it. idle_s: seconds without a request until a
-    model is unloaded; None: never. max_waiting: requests that may wait for one model. folder: --models-dir.
+    """autoload: a request for a model that is not loaded loads it. idle_s: seconds without a request after
+    which a model is unloaded; None: never. max_waiting: requests that may wait for one model. folder:
+    --models-dir.
     """
 
     autoload: bool = True
@@ -42,7 +43,7 @@ class Policy:
 
 
 def check_file(path: Path) -> None:
-    """Raise ModelError for a file that is no model, or none."""
+    """Raises ModelError if the file is not a model or does not exist."""
     with GGUFFile.open(path):
         pass
 
@@ -82,24 +83,25 @@ class ModelRegistry:
 
     @classmethod
     def of(cls, engines: Mapping[str, Engine]) -> ModelRegistry:
-        """A registry of engines that exist already."""
+        """A registry of existing engines."""
         return cls({name: Path(name) for name in engines}, lambda model, memory: engines[model.name])
 
     @property
     def is_router(self) -> bool:
-        """Whether clients have a choice of models, or one that is loaded on request."""
+        """Whether clients have a choice of models, or one model that is loaded on request."""
         return len(self.models) > 1 or any(model.in_folder for model in self.models.values())
 
     def on_loaded(self, listener: Callable[[Engine], None]) -> None:
-        """`listener` hears of each engine that has loaded its model."""
+        """Call `listener` with each engine that has loaded its model."""
         self._loader.on_loaded = listener
 
     def on_removed(self, listener: Callable[[Engine], None]) -> None:
-        """`listener` hears of each engine that has stopped."""
+        """Call `listener` with each engine that has stopped."""
         self._loader.on_removed = listener
 
     def reload(self, policy: Policy) -> None:
-        """Another policy. Models that a request has given another time keep that until they are unloaded."""
+        """Set another policy. Models with a keep-alive time from a request keep that until they are unloaded.
+        """
         for model in self.models.values():
             if model.keep_alive_s == model.default_keep_alive_s:
                 model.keep_alive_s = policy.idle_s
@@ -109,7 +111,7 @@ class ModelRegistry:
     # --- start and stop
 
     async def start(self) -> None:
-        """Load the first models, one after the other; returns when that is over."""
+        """Load the first models, one after the other. Returns when all loads have ended."""
         loads = [self._loader.begin(model) for model in self._first]
         for model in self._first:
             model.abandonable = False
@@ -125,7 +127,7 @@ class ModelRegistry:
             self.changes.notify()
 
     async def wait_started(self) -> list[LoadFailed]:
-        """Wait until the first models have been loaded; why some were not."""
+        """Wait until the first models have been loaded. Returns why some were not."""
         await self._started.wait()
         return [model.failure for model in self._first if model.failure is not None]
 
@@ -136,14 +138,14 @@ class ModelRegistry:
         await self._loader.stop()
 
     def kill(self) -> None:
-        """End the engine processes at once; `stop` follows."""
+        """End the engine processes at once; `stop` must follow."""
         for engine in self.all_engines():
             engine.kill()
 
     # --- requests
 
     def acquire(self, model: ServedModel, *, counts: bool = True) -> Lease | None:
-        """The use of the model's engine; None: it takes no requests now. counts: as of `Lease`."""
+        """A lease on the model's engine; None: it accepts no requests now. counts: see `Lease`."""
         residency = model.residency
         if model.draining or residency is None or residency.engine.state not in SERVING:
             return None
@@ -152,12 +154,12 @@ class ModelRegistry:
 
     @staticmethod
     def again(lease: Lease) -> Lease:
-        """Another use of the same engine, for work that outlives the request."""
+        """Another lease on the same engine, for work that outlives the request."""
         lease.residency.n_users += 1
         return lease
 
     def release(self, lease: Lease) -> None:
-        """Once for each use."""
+        """Called once for each lease."""
         lease.residency.n_users -= 1
         if lease.counts:
             lease.model.last_used = self._clock()
@@ -180,10 +182,10 @@ class ModelRegistry:
         return True
 
     async def wait(self, model: ServedModel, n_places: int = 1) -> Lease:
-        """Load the model unless it is loaded, and use its engine.
+        """Load the model unless it is loaded, and return a lease on its engine.
 
-        Raises QueueFull unless so many places are free, or LoadFailed. All who wait share one load.
-        Cancelling one leaves it to the others; the last one ends it as long as it has not begun.
+        Raises QueueFull unless that many places are free, or LoadFailed. All waiting requests share one load.
+        Cancelling one does not affect the others; cancelling the last one ends the load if it has not begun.
         """
         if model.n_waiting + n_places > self.policy.max_waiting:
             raise QueueFull(model.n_waiting, RETRY_S)
@@ -203,26 +205,26 @@ class ModelRegistry:
     async def load(self, model: ServedModel, *, again: bool = False) -> None:
         """Load the model whether or not requests wait. Raises LoadFailed.
 
-        again: also if it is loaded, from its file as it is now.
+        again: even if it is loaded, from its file as it is now.
         """
         if again or model.load is not None or not model.is_resident or model.draining:
             await self.finished(self.begin(model, again=again))
 
     def begin(self, model: ServedModel, *, again: bool = False) -> asyncio.Task[None]:
-        """As `load`, without waiting for the end."""
+        """Like `load`, without waiting for the end."""
         task = self._loader.replace(model) if again else self._loader.begin(model)
         model.abandonable = False
         return task
 
     async def finished(self, load: asyncio.Task[None]) -> None:
-        """Wait for the end of a load, without ending it. Raises LoadFailed."""
+        """Wait for the end of a load, without ending it if cancelled. Raises LoadFailed."""
         await asyncio.wait([load])
         if load.cancelled():
             raise LoadFailed(UNLOADED, "the model was unloaded while it was loading")
         await load
 
     async def unload(self, model: ServedModel) -> None:
-        """Returns when the engine has stopped, which it does once no request uses it."""
+        """Unload the model. Returns when its engine has stopped, which is after its last request."""
         if model.load is not None and not model.starting:
             model.load.cancel()
             await asyncio.wait([model.load])
@@ -230,7 +232,8 @@ class ModelRegistry:
         await self._loader.unload(model)
 
     async def header(self, model: ServedModel) -> Mapping[str, Any]:
-        """What the file of a model that is not loaded, or no longer to be, says (`read_header`); else {}."""
+        """What the file of a model that is not loaded, or is being unloaded, says (`read_header`); else {}.
+        """
         if model.engine is not None and not model.draining:
             return {}
         if model.header is None:
@@ -238,19 +241,19 @@ class ModelRegistry:
         return model.header
 
     def seconds_left(self, model: ServedModel) -> float | None:
-        """Until it is unloaded if no request comes; None: it stays."""
+        """Seconds until it is unloaded if no request arrives; None: it stays loaded."""
         now = self._clock()
         expires_at = model.expires_at(now)
         return None if expires_at is None else max(expires_at - now, 0.0)
 
     def begin_unload(self, model: ServedModel) -> None:
-        """As `unload`, without waiting for the end."""
+        """Like `unload`, without waiting for the end."""
         self._loader.keep(self.unload(model))
 
     # --- the folder, and models that are not used
 
     async def refresh(self) -> bool:
-        """Look into the folder again, at most every SCAN_S; whether there are other models now."""
+        """Look into the folder again, at most every SCAN_S. Returns whether the models have changed."""
         folder = self.policy.folder
         async with self._scan_lock:
             if folder is None or self._clock() - self._scanned < SCAN_S:
@@ -264,7 +267,7 @@ class ModelRegistry:
             return paths is not None and self._take(paths)
 
     def _take(self, paths: Mapping[str, Path]) -> bool:
-        """New models are added, and those whose file has gone are removed once they are not loaded."""
+        """Add new models, and remove those whose file is gone once they are not loaded."""
         before = list(self.models)
         for model in list(self.models.values()):
             if model.in_folder:
@@ -289,7 +292,9 @@ class ModelRegistry:
                 log.exception("cannot look after the models")
 
     def tick(self) -> None:
-        """Unload what has not been used for its time or whose file has gone; load what was replaced."""
+        """Unload models that have been idle too long or whose file is gone; load those whose file was
+        replaced.
+        """
         now = self._clock()
         for model in list(self.models.values()):
             self._remove_absent(model)

@@ -28,7 +28,7 @@ class ModelState(StrEnum):
 
 
 class Residency:
-    """An engine that serves a model, and how many requests use it."""
+    """An engine that serves a model, and the number of requests that use it."""
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
@@ -39,7 +39,7 @@ class Residency:
 class Lease(NamedTuple):
     """A request's use of an engine, which is not unloaded before the registry's `release`.
 
-    counts: as a use of the model, after which it stays loaded for its time.
+    counts: as a use of the model, after which it stays loaded for its keep-alive time.
     """
 
     model: ServedModel
@@ -48,14 +48,14 @@ class Lease(NamedTuple):
 
 
 class ServedModel:
-    """Made and changed by the registry and its loader.
+    """Created and changed by the registry and its loader.
 
-    in_folder: it is of --models-dir, and not loaded at the start. starting: its load at the start of the
-    server is not over. is_absent: its file has been removed. failure: why its last load failed. failed_at,
+    in_folder: it is from --models-dir and not loaded at the start. starting: its load at the start of the
+    server has not ended. is_absent: its file was removed. failure: why its last load failed. failed_at,
     last_used: by the registry's clock. keep_alive_s: seconds without a request until it is unloaded, None:
-    for ever; after that the default again. n_waiting: requests that wait for it. abandonable: its load has
-    not begun, and ends when nobody waits any more. successor: an engine that is loaded to replace the present
-    one.
+    never; after an unload the default applies again. n_waiting: requests that wait for it. abandonable: its
+    load has not begun, and ends when nobody waits any more. successor: an engine that is being loaded to
+    replace the current one.
     """
 
     def __init__(
@@ -92,7 +92,7 @@ class ServedModel:
 
     @property
     def progress(self) -> float:
-        """Of loading, 0 to 1."""
+        """Load progress, 0 to 1."""
         engine = self.successor or self.engine
         return engine.progress if engine is not None and engine.state != "failed" else 0.0
 
@@ -107,7 +107,7 @@ class ServedModel:
         return self.residency is not None and not self.residency.n_users and not self.n_waiting
 
     def expires_at(self, now: float) -> float | None:
-        """When it will be unloaded unless a request comes; None: never, or it has no engine."""
+        """When it will be unloaded unless a request arrives; None: never, or it has no engine."""
         if self.keep_alive_s is None or not self.is_resident:
             return None
         return (self.last_used if self.is_idle else now) + self.keep_alive_s

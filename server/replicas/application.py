@@ -1,4 +1,4 @@
-"""The Serve application: the deployments `replica` and `ingress`, to which Ray Serve's proxies lead.
+"""The Serve application: the deployments `replica` and `ingress`, to which Ray Serve's proxies forward.
 
 In a Serve config file: `import_path: server.replicas.application:build`, `args`: those of `Deployment`.
 """
@@ -30,7 +30,7 @@ REPORT_S = 1.0  # between two reports of the routing statistics, with more than 
 
 
 class ServedReplica(Replica):
-    """`Replica` as Ray Serve makes it: it takes requests once its model is loaded."""
+    """`Replica` as a Ray Serve deployment: it accepts requests once its model is loaded."""
 
     async def __init__(self, *arguments: Any) -> None:  # type: ignore[misc]
         super().__init__(*arguments)
@@ -39,7 +39,7 @@ class ServedReplica(Replica):
 
 
 class ServeReplicas:
-    """`server.replicas.engine.Replicas` by a handle of the deployment `replica`."""
+    """Implements `server.replicas.engine.Replicas` with a handle of the deployment `replica`."""
 
     def __init__(self, handle: Any) -> None:
         handle = handle.options(
@@ -70,7 +70,9 @@ class ServeReplicas:
 
 @contextmanager
 def _losses() -> Iterator[None]:
-    """Errors of calls as ReplicaLost. They are of many kinds; what a replica itself raises is a loss too."""
+    """Turns errors of calls into ReplicaLost. They are of many kinds; an error raised by a replica counts as
+    a loss too.
+    """
     try:
         yield
     except Exception as error:
@@ -79,7 +81,9 @@ def _losses() -> Iterator[None]:
 
 
 class WithoutRequestId:
-    """ASGI middleware. Ray Serve's proxy adds the header x-request-id; clients would read both as one."""
+    """ASGI middleware that removes x-request-id: Ray Serve's proxy adds its own, and clients would read both
+    as one.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -118,10 +122,10 @@ NAME = "ggserve"  # of the application
 
 
 def deploy(deployment: Deployment, address: str, key_password: str | None = None) -> None:
-    """Deploy on the cluster at `address`; "local": on one that ends with this process.
+    """Deploy on the cluster at `address`; "local": on a cluster that ends with this process.
 
-    key_password: of the private key of --tls-key. Returns when the application serves. ConnectionError: there
-    is no cluster.
+    key_password: of the private key of --tls-key. Returns when the application serves. Raises ConnectionError
+    if there is no cluster.
     """
     if not ray.is_initialized():
         ray.init(address, log_to_driver=address == "local")
@@ -133,7 +137,7 @@ def deploy(deployment: Deployment, address: str, key_password: str | None = None
 
 
 def build(args: dict[str, Any]) -> Any:
-    """The application; in config files. args: of `Deployment`. Ray Serve wants exactly one parameter."""
+    """The application, for config files. args: of `Deployment`. Ray Serve requires exactly one parameter."""
     return application_of(Deployment.model_validate(args))
 
 

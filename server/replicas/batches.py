@@ -1,4 +1,5 @@
-"""Outputs of a stream joined to fewer frames, since each costs processor time on its way to the client."""
+"""Joins a stream's outputs into fewer frames, since each frame costs processor time on its way to the client.
+"""
 
 from __future__ import annotations
 
@@ -12,9 +13,9 @@ from engine.types import StepOutput
 async def batches(
     outputs: AsyncIterator[StepOutput], interval_s: float
 ) -> AsyncGenerator[list[StepOutput], None]:
-    """The first output and the last one at once, the others `interval_s` after those before at the latest.
+    """The first and the last output at once, the others at most `interval_s` after those before.
 
-    outputs: may be waited for again when waiting was cancelled, as a `Stream`.
+    outputs: can be awaited again after a wait was cancelled, like a `Stream`.
     """
     pending: list[StepOutput] = []
     due = 0.0

@@ -1,7 +1,7 @@
 """The engine of an ingress: sends each request to one of the replicas, and to another if that one is lost.
 
 It is the counterpart of `server.worker.client.EngineClient`. A request that was running on a replica that
-died goes on elsewhere with the tokens that its client already has, as after a crash of an engine process.
+died continues elsewhere with the tokens that its client already has, as after an engine crash.
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ LOST = f"the replica that computed this request was lost {MAX_LOSSES} times"
 
 
 class ReplicaLost(Exception):
-    """The replica, or its machine, is gone or cannot be reached."""
+    """The replica or its machine is gone or unreachable."""
 
 
 class Replicas(Protocol):
     """All replicas of the model. The frames are those of `messages`.
 
-    Calls are routed by `prefix`, and by how many of its tokens replicas have (`cached`).
+    Calls are routed by `prefix`, and by how many of its tokens each replica has cached (`cached`).
     """
 
     def generate(self, call: bytes, prefix: bytes, cached: dict[str, int]) -> AsyncIterator[bytes]: ...
@@ -56,9 +56,9 @@ class Replicas(Protocol):
 
 @dataclass(frozen=True)
 class IngressLimits:
-    """parallel: requests that run at the same time, on the most replicas that there may be.
+    """parallel: requests that run at the same time, with the maximum number of replicas.
 
-    max_queue: that may wait besides.
+    max_queue: further requests that may wait.
     """
 
     replicas: int
@@ -68,7 +68,9 @@ class IngressLimits:
 
 
 class ReplicatedEngine:
-    """One per ingress. Members: as of `EngineClient`. load_tokenizer: of the model's file on this machine."""
+    """One per ingress. Members as in `EngineClient`. load_tokenizer: loads it from the model file on this
+    machine.
+    """
 
     def __init__(
         self,
@@ -108,9 +110,9 @@ class ReplicatedEngine:
 
     @property
     def stats(self) -> EngineStats:
-        """Of the replicas together, each as of the last request of this ingress that it finished.
+        """Summed over the replicas, each as of the last request of this ingress that it finished.
 
-        Counters of replicas that are no more are in it, their cells are not.
+        Counters of replicas that are gone are included, their cells are not.
         """
         total = EngineStats()
         now = time.monotonic()
@@ -170,7 +172,7 @@ class ReplicatedEngine:
     # --- start and stop
 
     def spawn(self, started: StartedProcess | None = None) -> None:
-        """There is no process to start here."""
+        """Does nothing: there is no process to start here."""
 
     async def start(self) -> None:
         """Wait for the first replica. Raises LoadFailed if the tokenizer cannot be loaded."""
@@ -202,7 +204,7 @@ class ReplicatedEngine:
         await asyncio.gather(*ending, return_exceptions=True)
 
     def kill(self) -> None:
-        """`stop` ends the calls."""
+        """Does nothing: `stop` ends the calls."""
 
     async def _watch(self) -> None:
         while True:
@@ -212,7 +214,8 @@ class ReplicatedEngine:
     # --- from `InFlight`
 
     def send(self, message: wire.ToEngine) -> None:
-        """Pause and Resume are not sent on: what a slow reader leaves unread is bounded by its request."""
+        """Pause and Resume are not forwarded: the unread output of a slow reader is bounded by its request.
+        """
         match message:
             case Request():
                 self._calls[message.id] = asyncio.create_task(self._generate(message))
@@ -221,7 +224,7 @@ class ReplicatedEngine:
                 self._calls.pop(id).cancel()
 
     async def _generate(self, request: Request) -> None:
-        """Receive what a replica computes of a request, to the end or until the replica is lost."""
+        """Receive what a replica computes for a request, until the end or the loss of the replica."""
         id = request.id
         reason, replica = "it ended without a result", ""
         tokens: list[int] = []
@@ -271,7 +274,7 @@ class ReplicatedEngine:
 
 
 async def _pause(n: int) -> None:
-    """Before a try that comes after `n` others in a row."""
+    """The delay before a retry that follows `n` others in a row."""
     if n > 0:
         await asyncio.sleep(FIRST_DELAY_S * 2 ** (n - 1))
 

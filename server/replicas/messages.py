@@ -1,4 +1,4 @@
-"""What an ingress and a replica send each other, as msgpack. Both run the same version."""
+"""The messages between an ingress and a replica, as msgpack. Both run the same version."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from engine.types import EngineStats, Request, StepOutput
 
 
 class Outputs(msgspec.Struct, array_like=True):
-    """Of one request. replica: that computes it, with the first and the last ones. stats: its counters, with
-    the last ones.
+    """Outputs of one request. replica: the one that computes it, in the first and last messages. stats: its
+    counters, in the last one.
     """
 
     outputs: list[StepOutput]
@@ -39,7 +39,7 @@ def encode(message: Outputs | TaskEnd | Task[Any]) -> bytes:
 
 
 def encode_request(request: Request) -> bytes:
-    """The deadline travels as the time that is left: machines do not share a monotonic clock."""
+    """The deadline is sent as the remaining time, since machines do not share a monotonic clock."""
     left_ms = None if request.deadline_ms is None else request.deadline_ms - time.monotonic() * 1000
     return msgspec.msgpack.encode(msgspec.structs.replace(request, deadline_ms=left_ms, slot=None))
 

@@ -1,4 +1,4 @@
-"""What is deployed: the options of the server, and how many replicas of the model there are."""
+"""What is deployed: the server's options, and the number of replicas of the model."""
 
 from __future__ import annotations
 
@@ -23,11 +23,12 @@ REFUSED = {
 
 
 class Deployment(BaseModel):
-    """The arguments of `server.replicas.application:build`, in a Serve config file too.
+    """The arguments of `server.replicas.application:build`, which a Serve config file can set too.
 
-    settings: options of `ggserve serve`, by their names in its YAML file. autoscale: the fewest and the most
-    replicas, in place of `replicas`. cpus, gpus: that a replica takes of its node. stream_interval_ms:
-    between two frames of a stream on its way from a replica, each with what was computed meanwhile.
+    settings: options of `ggserve serve`, by their names in its YAML file. autoscale: the minimum and maximum
+    number of replicas, in place of `replicas`. cpus, gpus: reserved by each replica on its node.
+    stream_interval_ms: time between two frames of a stream from a replica, each with the tokens computed
+    meanwhile.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -56,9 +57,9 @@ class Deployment(BaseModel):
 
     @classmethod
     def of(cls, settings: Settings, **options: Any) -> Self:
-        """The deployment of these settings, with paths that do not depend on the working directory.
+        """The deployment of these settings, with absolute paths.
 
-        ConfigError: they do not fit.
+        Raises ConfigError if they do not fit together.
         """
         values = settings.model_dump(mode="json", exclude_unset=True)
         values["model"] = [f"{name}={_absolute(source)}" for name, source in settings.sources().items()]
@@ -86,7 +87,9 @@ class Deployment(BaseModel):
         return Settings(**self.settings)
 
     def local_settings(self) -> Settings:
-        """With the model as a file of this machine, downloaded first if need be. Raises DownloadError."""
+        """The settings with the model as a file on this machine, downloaded first if necessary. Raises
+        DownloadError.
+        """
         settings = self.base_settings
         settings = settings.with_files({name: resolve(text) for name, text in settings.sources().items()})
         if settings.threads is None and self.cpus >= 1 and not self.gpus:
@@ -95,7 +98,7 @@ class Deployment(BaseModel):
 
     @property
     def http_options(self) -> dict[str, Any]:
-        """Of Ray Serve's proxies."""
+        """The HTTP options of Ray Serve's proxies."""
         settings = self.base_settings
         options: dict[str, Any] = {"host": settings.host, "port": settings.port}
         if settings.tls_cert is not None:

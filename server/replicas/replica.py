@@ -25,7 +25,7 @@ REPORTED_BLOCKS = 1024
 
 
 class Replica:
-    """One in a process of its own: `start` it once (`server.replicas.application`).
+    """One, in its own process: `start` it once (`server.replicas.application`).
 
     options: of `Deployment`. argv: the command of the engine process. exit: ends this process, which Ray
     Serve then replaces.
@@ -51,7 +51,7 @@ class Replica:
         self._exit = exit
 
     async def start(self) -> None:
-        """Load the model. LoadFailed: it cannot be."""
+        """Load the model. Raises LoadFailed if that fails."""
         await self.client.start()
         log.info("replica %s is ready, engine process %s", self.id, self.client.pid)
 
@@ -62,7 +62,7 @@ class Replica:
     async def generate(
         self, call: bytes, prefix: bytes = b"", cached: Mapping[str, int] = MappingProxyType({})
     ) -> AsyncGenerator[bytes, None]:
-        """Frames of `messages.Outputs` until the request has ended. Closing this cancels it.
+        """Frames of `messages.Outputs` until the request has ended. Closing the generator cancels it.
 
         prefix, cached: for the router only.
         """
@@ -90,7 +90,7 @@ class Replica:
             await stream.aclose()
 
     async def run(self, call: bytes) -> bytes:
-        """A frame of `messages.TaskEnd`."""
+        """Run a task. Returns a frame of `messages.TaskEnd`."""
         try:
             end = messages.TaskEnd(await self.client.run(messages.decode_task(call)))
         except TaskFailed as error:
@@ -98,11 +98,12 @@ class Replica:
         return messages.encode(end)
 
     def record_routing_stats(self) -> dict[str, Any]:
-        """Tells the routers of all ingresses what others have sent here. Called by Ray Serve."""
+        """Reports to the routers of all ingresses what others have sent here. Called by Ray Serve."""
         return {"blocks": self._blocks.newest(REPORTED_BLOCKS)}
 
     def check_health(self) -> None:
-        """Called by Ray Serve. An engine that has failed for good is replaced together with its replica."""
+        """Called by Ray Serve. An engine that has failed permanently is replaced together with its replica.
+        """
         if self.client.state == "failed":
             log.error("replica %s ends: %s", self.id, self.client.detail)
             self._exit(1)

@@ -12,7 +12,8 @@ from server.replicas.routing import BLOCK, KEY, RecentBlocks, ReplicaLoad, rank
 
 
 class PrefixRouter(RequestRouter):  # type: ignore[misc]  # without ray it is Any
-    """One for each ingress. What that has sent is told with a call (`cached`), the rest by the replicas."""
+    """One per ingress. What this ingress has sent comes with each call (`cached`); replicas report the rest.
+    """
 
     def initialize_state(self, parallel: int) -> None:
         """parallel: requests that run at the same time on a replica. Called by Ray Serve."""
@@ -55,7 +56,7 @@ class PrefixRouter(RequestRouter):  # type: ignore[misc]  # without ray it is An
                 del known[id]
 
     def _read_report(self, replica: Any) -> None:
-        """What others have sent to the replica (`Replica.record_routing_stats`)."""
+        """Read a replica's report on what others have sent to it (`Replica.record_routing_stats`)."""
         report = replica.routing_stats.get("blocks", b"")
         if report and report != self._reports.get(replica.replica_id):
             self._reports[replica.replica_id] = report

@@ -19,9 +19,9 @@ LOAD_TOKENS = 32  # prompt tokens that may be computed again to have one request
 
 
 def prefix_keys(request: Request, tokens: Sequence[int] = ()) -> bytes:
-    """A key for each whole block of the prompt, which also stands for everything before it.
+    """A key for each whole block of the prompt, which also stands for everything before the block.
 
-    tokens: that were generated besides those in `request.generated`.
+    tokens: generated in addition to those in `request.generated`.
     """
     if not request.cache_prompt:
         return b""
@@ -41,7 +41,7 @@ def split_keys(keys: bytes) -> list[bytes]:
 
 
 class RecentBlocks:
-    """The blocks that a replica has computed last."""
+    """The blocks that a replica has computed most recently."""
 
     def __init__(self, most: int = MAX_BLOCKS) -> None:
         self._blocks: OrderedDict[bytes, None] = OrderedDict()
@@ -51,7 +51,7 @@ class RecentBlocks:
         return len(self._blocks)
 
     def add(self, keys: bytes) -> None:
-        """The blocks of a prompt. The first ones, which others may share, are forgotten last."""
+        """Add the blocks of a prompt. The first ones, which others may share, are forgotten last."""
         for key in reversed(split_keys(keys)):
             self._blocks[key] = None
             self._blocks.move_to_end(key)
@@ -68,16 +68,16 @@ class RecentBlocks:
         return n
 
     def newest(self, most: int) -> bytes:
-        """So many of them, oldest first."""
+        """The newest `n` blocks, oldest first."""
         keys = list(self._blocks)
         return b"".join(keys[-most:])
 
 
 class Placements:
-    """Which replica has computed what, as far as one ingress has seen."""
+    """Which replica has computed what, as seen by one ingress."""
 
     def __init__(self, most: int) -> None:
-        """most: replicas that are remembered."""
+        """most: the number of replicas to remember."""
         self._replicas: OrderedDict[str, RecentBlocks] = OrderedDict()
         self._most = most
 
@@ -89,7 +89,8 @@ class Placements:
             self._replicas.popitem(last=False)
 
     def cached(self, keys: bytes) -> dict[str, int]:
-        """How many tokens at the beginning of a prompt a replica has; those that have none are left out."""
+        """How many tokens at the beginning of a prompt each replica has; replicas without any are left out.
+        """
         counts = {replica: blocks.matching(keys) for replica, blocks in self._replicas.items()}
         return {replica: n for replica, n in counts.items() if n}
 
@@ -98,7 +99,7 @@ class Placements:
 class ReplicaLoad:
     """A replica as the router sees it. running: requests there. cached: tokens of the prompt that it has.
 
-    routed: a number that grows with each request; of the last one that it got.
+    routed: a sequence number of the last request that it got.
     """
 
     id: str
@@ -108,10 +109,11 @@ class ReplicaLoad:
 
 
 def rank(n_tokens: int, candidates: Iterable[ReplicaLoad], parallel: int) -> Sequence[str]:
-    """The replicas in the order in which they should be tried for a prompt of `n_tokens`.
+    """The replicas in the order in which to try them for a prompt of `n_tokens`.
 
-    parallel: requests that run at the same time on a replica. One with a free place is before one without;
-    else it costs prompt tokens that are to be computed, and a few for each request beside. Equals take turns.
+    parallel: requests that run at the same time on a replica. A replica with a free slot comes before one
+    without. Otherwise the cost counts: the prompt tokens left to compute, plus a few for each running
+    request. Equal ones take turns.
     """
 
     def cost(candidate: ReplicaLoad) -> tuple[int, int, int]:

@@ -1,5 +1,5 @@
-"""Child processes with limited processor time and memory, for input that may do harm.
+"""Child processes with limited processor time and memory, for untrusted input.
 
-Constraints are compiled on trial here before an engine sees them. Imports `engine.constraint` and
+Constraints are first compiled here, before an engine sees them. Imports `engine.constraint` and
 `server.worker.transport`; `server.input` may import it.
 """

@@ -1,4 +1,4 @@
-"""The child's side of a sandbox: answer messages within limits that the operating system enforces."""
+"""The child's side of a sandbox: answers messages within limits that the operating system enforces."""
 
 from __future__ import annotations
 
@@ -10,12 +10,14 @@ from multiprocessing.connection import Connection
 
 
 def connect() -> Connection:
-    """The connection to the server, whose handle is the last argument of this process."""
+    """The connection to the server; its handle is the last argument of this process."""
     return Connection(int(sys.argv[-1]))
 
 
 def serve(connection: Connection, handle: Callable[[bytes], bytes], cpu_s: float) -> None:
-    """Answer messages until the server closes the connection. One that takes more than `cpu_s` kills us."""
+    """Answer messages until the server closes the connection. A message that takes more than `cpu_s` kills
+    this process.
+    """
     for name in ("SIGINT", "SIGHUP"):  # Ctrl-C on a terminal, or its end, is meant for our parent
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
@@ -29,13 +31,15 @@ def serve(connection: Connection, handle: Callable[[bytes], bytes], cpu_s: float
 
 
 def limit_cpu(seconds: float) -> None:
-    """From now on; 0: no limit. Windows has none: there the server's timeout has to do."""
+    """Limit the processor time from now on; 0: no limit. Without effect on Windows, where only the server's
+    timeout applies.
+    """
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal ends the process
 
 
 def limit_memory(n_bytes: int) -> None:
-    """Of the address space. Without effect on Windows and macOS."""
+    """Limit the address space. Without effect on Windows and macOS."""
     if sys.platform != "win32":
         import resource
 

@@ -1,4 +1,4 @@
-"""Compiles constraints on trial, in a sandboxed process, before an engine sees them."""
+"""Compiles constraints in a sandboxed process, before an engine sees them."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _CACHE_SIZE = 512  # results
 
 
 class CheckerBusy(Exception):
-    """Too many constraints wait to be checked."""
+    """Too many constraints are waiting to be checked."""
 
 
 class ConstraintChecker:
-    """Checks whether constraints compile for a model. Its process starts with the first one.
+    """Checks whether constraints compile for a model. Its process is started by the first check.
 
-    tokenizer: the model's. command: what to run in place of `server.sandbox.constraint_child`.
+    tokenizer: the model's. command: run in place of `server.sandbox.constraint_child`.
     """
 
     def __init__(self, tokenizer: Any, command: Sequence[str] | None = None) -> None:
@@ -44,9 +44,9 @@ class ConstraintChecker:
         self._closed = False
 
     async def check(self, constraint: Constraint) -> CheckResult:
-        """Whether it compiles. Raises CheckerBusy; RuntimeError if the process cannot be started.
+        """Whether a constraint compiles. Raises CheckerBusy; RuntimeError if the process cannot be started.
 
-        Callers with the same constraint share one compilation, which goes on when one of them is cancelled.
+        Callers with the same constraint share one compilation, which continues if one of them is cancelled.
         """
         if len(constraint.text) > MAX_BYTES:
             message = f"{len(constraint.text)} characters are too many; at most {MAX_BYTES} are compiled"
@@ -67,7 +67,7 @@ class ConstraintChecker:
             await self._wait_for_one(deadline)
 
     async def _wait_for_one(self, deadline: float) -> None:
-        """Until a check is done. Raises CheckerBusy."""
+        """Wait until a check is done. Raises CheckerBusy."""
         left_s = deadline - asyncio.get_running_loop().time()
         if self._n_queued >= MAX_QUEUED or left_s <= 0:
             raise CheckerBusy
@@ -90,7 +90,7 @@ class ConstraintChecker:
         return result
 
     def close(self) -> None:
-        """End the process. Constraints that wait are refused."""
+        """End the process. Waiting constraints are refused."""
         self._closed = True
         if self._process is not None:
             self._process.kill()
@@ -99,7 +99,7 @@ class ConstraintChecker:
     # --- in the thread
 
     def _check(self, constraint: Constraint) -> tuple[CheckResult, bool]:
-        """The result, and whether a second try would give the same."""
+        """The result, and whether a second try would give the same one."""
         try:
             message = msgspec.msgpack.encode(constraint)
         except UnicodeEncodeError:

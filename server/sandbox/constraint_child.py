@@ -1,7 +1,7 @@
-"""The child process that compiles constraints on trial: `python -m server.sandbox.constraint_child HANDLE`.
+"""The child process that compiles constraints: `python -m server.sandbox.constraint_child HANDLE`.
 
-Messages are msgpack: first the vocabulary, then constraints, each of which is answered by a CheckResult. One
-that takes too much time or memory, or crashes the compiler, ends this process and nothing else.
+Messages are msgpack: first the vocabulary, then constraints, each of which is answered by a CheckResult. A
+constraint that takes too much time or memory, or crashes the compiler, ends only this process.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The server's side of a sandboxed process: start it, exchange messages, replace it once it has died."""
+"""The server's side of a sandboxed process: starts it, exchanges messages, replaces it when it has died."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class ChildTimeout(Exception):
 
 
 class ChildDied(Exception):
-    """The child died over a message. cpu_limit: because it reached its limit of processor time."""
+    """The child died while handling a message. cpu_limit: because it reached its limit of processor time."""
 
     def __init__(self, cpu_limit: bool = False) -> None:
         super().__init__("the sandboxed process died")
@@ -26,10 +26,10 @@ class ChildDied(Exception):
 
 
 class SandboxProcess:
-    """One child that answers one message at a time. It starts with the first message. Not thread-safe.
+    """One child, which answers one message at a time. It is started by the first message. Not thread-safe.
 
     command: runs `server.sandbox.child.serve`; the handle of the child's socket is appended. setup: the first
-    message to every new child, whose answer is not looked at.
+    message to every new child, whose answer is ignored.
     """
 
     def __init__(self, command: Sequence[str], setup: bytes | None = None) -> None:
@@ -46,7 +46,7 @@ class SandboxProcess:
         return self._exchange(message, timeout_s)
 
     def kill(self) -> None:
-        """End the child, from any thread. A request under way raises ChildDied."""
+        """End the child, from any thread. A request in progress raises ChildDied."""
         if self._process is not None:
             self._process.kill()
 
@@ -89,7 +89,7 @@ class SandboxProcess:
 
 
 def module_command(name: str) -> list[str]:
-    """Runs a module of ours with this Python."""
+    """A command that runs one of our modules with this Python."""
     return [sys.executable, "-m", name]
 
 

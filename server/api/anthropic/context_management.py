@@ -1,4 +1,4 @@
-"""`context_management`: edits of a conversation before the model sees it."""
+"""`context_management`: edits to a conversation before the model sees it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _NOT_APPLIED = ("clear_tool_uses_20250919", "compact_20260112")
 async def edit_conversation(
     management: dict[str, Any], chat: ChatInput, context: RequestContext
 ) -> list[Edit]:
-    """Apply to `chat` what can be applied. Returns what was applied."""
+    """Apply the supported edits to `chat`, and return those that were applied."""
     return await context.in_thread(_edit, management, chat, context)  # counts tokens
 
 
@@ -45,7 +45,7 @@ def _edit(management: dict[str, Any], chat: ChatInput, context: RequestContext) 
 
 
 def _turns_with_thinking(edit: Fields) -> int | None:
-    """How many of the newest turns keep their thinking; None: all."""
+    """How many of the newest turns keep their thinking; None: all of them."""
     keep = edit.get("keep")
     if keep is None:
         return 1

@@ -20,7 +20,7 @@ _TYPES = {
 
 
 def error_body(error: ApiError, request_id: str) -> dict[str, Any]:
-    """The message begins with the field at fault, for which this shape has no place."""
+    """The error body. The message begins with the field at fault, since the shape has no place for it."""
     type = _TYPES.get(error.status_code, "invalid_request_error")
     if error.status_code == 503:  # overloaded only where a retry can help
         retry = (error.headers or {}).get("x-should-retry")

@@ -1,4 +1,4 @@
-"""A job as a message: its content blocks, and the events of a stream."""
+"""Formats a job as a message: its content blocks, and the events of a stream."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ PING = b'event: ping\ndata: {"type":"ping"}\n\n'
 
 
 class MessageFormatter(JobFormatter):
-    """omit_thinking: show that there was thinking, but not its text. edits: those applied to the
-    conversation; None: none were requested.
+    """omit_thinking: show that there was thinking, but not its text. edits: the applied edits to the
+    conversation; None: the request asked for none.
     """
 
     errors = ERRORS
@@ -107,7 +107,7 @@ class MessageFormatter(JobFormatter):
         return {"stop_reason": reason, "stop_sequence": stop_string}
 
     def _usage(self, timings: bool = False) -> dict[str, Any]:
-        """timings: inside of `usage`, since clients do not expect them beside it."""
+        """Token counts. `timings` are inside, since clients do not expect them beside it."""
         counts = self.job.counts()
         usage: dict[str, Any] = {
             "input_tokens": counts.prompt - counts.cached,
@@ -130,7 +130,7 @@ class MessageFormatter(JobFormatter):
 
 
 def _empty(block: Block) -> dict[str, Any]:
-    """As it begins."""
+    """The block as it is at its start."""
     if block.call is not None:
         # The block's own id: strict clients want the prefix, and the model's format may have ids of its own.
         return {"type": "tool_use", "id": block.id, "name": block.call.name, "input": {}}

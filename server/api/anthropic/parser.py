@@ -1,4 +1,4 @@
-"""From a request for a message to a `ChatInput` and `GenerationOptions`."""
+"""Parses a Messages request into a `ChatInput` and `GenerationOptions`."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ _IDLE = frozenset({"cache_control"})
 
 
 class _CallOptions(NamedTuple):
-    """Which tools are called, and whether several at once."""
+    """Which tools may be called, and whether several at once."""
 
     choice: ToolChoice = ToolChoice()
     parallel: bool | None = None
 
 
 def check_body(body: MessageInput, context: RequestContext) -> None:
-    """Warn of unknown fields, and refuse what is not supported."""
+    """Warn about unknown fields, and refuse what is not supported."""
     check_fields(body, context, _REFUSED)
     if (body.model_extra or {}).get("thread") is not None:
         raise _no_threads()
 
 
 def parse_chat(body: MessageInput, context: RequestContext) -> ChatInput:
-    """The conversation, checked except for what depends on the model."""
+    """The conversation, validated except for what depends on the model."""
     calls = _tool_choice(body, context)
     return ChatInput(
         _conversation(body, context),
@@ -66,7 +66,7 @@ def parse_chat(body: MessageInput, context: RequestContext) -> ChatInput:
 
 
 def _no_threads() -> ApiError:
-    """The official clients fall back to sending the whole conversation where `details` says this."""
+    """Refuse `thread`. With these `details`, the official clients send the whole conversation instead."""
     error = unsupported("thread")
     error.details = {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}
     return error
@@ -124,7 +124,7 @@ def _reasoning(body: MessageInput, context: RequestContext) -> ReasoningOptions:
 
 
 def hides_thinking(body: MessageRequest) -> bool:
-    """Whether the client wants to see that there was thinking, but not its text."""
+    """Whether the client wants thinking blocks without their text."""
     return (body.thinking or {}).get("display") == "omitted"
 
 
@@ -146,7 +146,7 @@ def _answer(body: MessageInput, context: RequestContext) -> RequestedConstraint 
 
 
 def parse_options(body: MessageRequest, context: RequestContext) -> GenerationOptions:
-    """The fields that do not become the prompt."""
+    """The fields that do not become part of the prompt."""
     stops = [*(body.stop_sequences or ()), *(body.stop or ())]
     return generation_options(
         body,
@@ -160,7 +160,7 @@ def parse_options(body: MessageRequest, context: RequestContext) -> GenerationOp
 
 
 def _conversation(body: MessageInput, context: RequestContext) -> list[Message]:
-    """The messages, checked. Turns of one role in a row become one."""
+    """The validated messages, with consecutive turns of one role merged."""
     messages: list[Message] = []
     if body.system is not None:
         texts = _system(body.system, "system", context)
@@ -202,7 +202,7 @@ def _turn(role: str, blocks: list[Fields], calls: set[str]) -> Iterator[Message]
 
 
 def _user(blocks: list[Fields], calls: set[str]) -> Iterator[Message]:
-    """Results come before the text, since templates want them right behind the calls."""
+    """A user turn. Tool results come before the text, since templates expect them right after the calls."""
     texts, results = [], False
     for block in blocks:
         kind = block.text("type")

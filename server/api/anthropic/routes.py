@@ -20,7 +20,7 @@ router = json_router()
 
 @router.post("/v1/messages", response_model=None, responses={200: {"model": MessageReply}})
 async def create_message(body: MessageRequest, request: Request, context: ContextDep) -> Response:
-    """Answer a conversation. With `stream` the response is server-sent events with names."""
+    """Reply to a conversation. With `stream` the response is a stream of named server-sent events."""
     context.select_engine(body.model)
     check_body(body, context)
     options = parse_options(body, context)
@@ -34,7 +34,7 @@ async def create_message(body: MessageRequest, request: Request, context: Contex
 
 @router.post("/v1/messages/count_tokens", response_model=None, responses={200: {"model": CountReply}})
 async def count_tokens(body: MessageInput, context: ContextDep) -> Response:
-    """How many tokens the prompt of such a request has."""
+    """Count the tokens of the prompt that such a request would have."""
     context.select_engine(body.model)
     check_body(body, context)
     chat = parse_chat(body, context)

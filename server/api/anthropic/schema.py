@@ -46,7 +46,7 @@ _THINKING = {"type": "enabled", "budget_tokens": 1024}
 
 
 class MessageInput(Schema):
-    """What becomes the prompt."""
+    """The fields that become the prompt."""
 
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
     messages: Annotated[list[dict[str, Any]], FailFast()] = Field(
@@ -81,7 +81,7 @@ class MessageInput(Schema):
 
 
 class MessageRequest(MessageInput, SamplingFields):
-    """Fields of the official API, and those of this server."""
+    """The fields of the official API and those that this server adds."""
 
     max_tokens: TokenLimit | None = Field(
         description="most tokens to generate; -1 or null: until the context is full", examples=[256]
@@ -90,7 +90,7 @@ class MessageRequest(MessageInput, SamplingFields):
 
 
 class BlockReply(Reply):
-    """Text, thinking, or the use of a tool; each has fields of its own."""
+    """A text, thinking or tool-use block; each type has fields of its own."""
 
     type: str = required("`text`, `thinking` or `tool_use`", "text")
 
@@ -105,7 +105,7 @@ class MessageUsage(Reply):
 
 
 class MessageReply(Reply):
-    """The whole message."""
+    """The complete message."""
 
     id: str = required("of the message", "msg_0123456789abcdef01234567")
     type: str = required("always `message`", "message")

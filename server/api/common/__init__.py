@@ -1,4 +1,4 @@
-"""What several APIs share: `requests`, `replies`, `embeddings`, and what schemas are built from.
+"""What several APIs share: `requests`, `replies`, `embeddings`, and the base classes of schemas.
 
-For the packages of the APIs only.
+For the API packages only.
 """

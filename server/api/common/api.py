@@ -11,7 +11,7 @@ from server.errors import ErrorFormat
 
 @dataclass(frozen=True)
 class Api:
-    """The routes of one API, and how it words errors, if not like the others (`replies.errors`)."""
+    """The routes of one API, and its error format if it differs from the default (`replies.errors`)."""
 
     routers: tuple[APIRouter, ...]
     errors: ErrorFormat | None = None

@@ -1,4 +1,4 @@
-"""Models on this machine: pulled and deleted for an API, where --allow-pull permits it."""
+"""Pulls and deletes models on this machine on behalf of an API, if --allow-pull permits it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ def _check_permitted(context: RequestContext) -> None:
 
 
 async def pull(name: str, context: RequestContext) -> AsyncGenerator[Progress, None]:
-    """Download a model. Closing this ends the download. Raises ApiError, at first if it is not permitted."""
+    """Download a model. Closing the generator ends the download. Raises ApiError, at once if it is not
+    permitted.
+    """
     _check_permitted(context)
     jobs = context.state.jobs
     if _PULL in jobs:
@@ -45,7 +47,7 @@ async def pull(name: str, context: RequestContext) -> AsyncGenerator[Progress, N
 
 
 async def delete(name: str, context: RequestContext) -> None:
-    """Remove a model that is not served. Raises ApiError, at first if it is not permitted."""
+    """Delete a model that is not being served. Raises ApiError, at once if it is not permitted."""
     _check_permitted(context)
     with _worded():
         model = await asyncio.to_thread(catalog.find, name)
@@ -56,7 +58,7 @@ async def delete(name: str, context: RequestContext) -> None:
 
 
 def _check_idle(files: Iterable[Path], context: RequestContext) -> None:
-    """Refuse to remove what an engine uses, also to load it again after a crash."""
+    """Refuse to delete what an engine uses, or would load again after a crash."""
     engines = [*context.state.registry.all_engines()]
     if any(engine.state == "loading" for engine in engines):
         raise ApiError(503, "a model is loading; try again later", code="model_loading", retry_after=2)
@@ -73,7 +75,7 @@ def _forbidden(message: str, param: str | None = None) -> ApiError:
 
 @contextmanager
 def _worded() -> Iterator[None]:
-    """Failures of `server.models` with a status. Paths of this machine are left out."""
+    """Turn errors of `server.models` into errors with a status, without this machine's paths."""
     try:
         yield
     except ModelNotFound as error:

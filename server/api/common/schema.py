@@ -1,4 +1,4 @@
-"""What the schemas of all APIs are built from."""
+"""Base classes and helpers for the schemas of all APIs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MAX_MESSAGES = 4096
 
 
 class Schema(BaseModel):
-    """Types are not coerced ("5" is no number). Unknown fields are kept, to be named in `warnings`."""
+    """Types are not coerced ("5" is not a number). Unknown fields are kept, to be named in `warnings`."""
 
     model_config = ConfigDict(
         strict=True,
@@ -24,16 +24,16 @@ class Schema(BaseModel):
 
 
 class Reply(BaseModel):
-    """A response, for the API description; the bytes are written by hand."""
+    """A response, for the API description only; the bytes are written by hand."""
 
     model_config = ConfigDict(protected_namespaces=(), defer_build=True)
 
 
 def field(description: str, example: Any, **bounds: Any) -> Any:
-    """A field that may be left out."""
+    """An optional field."""
     return Field(None, description=description, examples=[example], **bounds)
 
 
 def required(description: str, example: Any, **more: Any) -> Any:
-    """A field that is always there."""
+    """A field that is always present."""
     return Field(description=description, examples=[example], **more)

@@ -33,7 +33,7 @@ def _state(model: ServedModel) -> str:
 
 
 def _is_expected(model: ServedModel, state: str) -> bool:
-    """Whether the model is to be loaded all the time, so that its state is the server's."""
+    """Whether the model should always be loaded, so that its state determines the server's."""
     return not model.in_folder and (model.starting or model.load is None or state != "loading")
 
 
@@ -41,9 +41,9 @@ def _is_expected(model: ServedModel, state: str) -> bool:
 @router.api_route("/health", methods=["GET", "HEAD"], response_model=None, include_in_schema=False)
 @router.api_route("/v1/health", methods=["GET", "HEAD"], response_model=None, include_in_schema=False)
 async def health(state: StateDep) -> Response:
-    """200 when every model answers; 503 while one loads, restarts, stalls or has failed. Needs no key.
+    """200 when every model answers; 503 while one is loading, restarting, stalled or failed. Needs no key.
 
-    Models that are loaded on request are listed, but do not count.
+    Models that are loaded on request are listed, but do not affect the status.
     """
     models: dict[str, Any] = {}
     states, progress = set(), []

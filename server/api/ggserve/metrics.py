@@ -14,7 +14,7 @@ router = APIRouter(route_class=Route)
 
 @router.get("/metrics", response_class=Response)
 async def metrics(state: StateDep) -> Response:
-    """Prometheus text format: our names (`ggserve_`), then llama-server's (`llamacpp:`)."""
+    """Metrics in Prometheus text format: our own (`ggserve_`), then llama-server's (`llamacpp:`)."""
     if state.settings.no_metrics:
         raise ApiError(501, "metrics are off; start without --no-metrics", code="not_supported")
     headers = {"content-type": CONTENT_TYPE, "process-start-time-unix": str(int(state.started))}

@@ -1,4 +1,4 @@
-"""The web page at /, the description of the API at /docs, and their files. Nothing comes from elsewhere."""
+"""The web page at /, the API documentation at /docs, and their files. Nothing is loaded from other hosts."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _TRUSTED = "; require-trusted-types-for 'script'; trusted-types dompurify"
 
 @cache
 def _files() -> dict[str, tuple[bytes, str]]:
-    """Content and type of each file below server/page, by its path."""
+    """The content and media type of each file below server/page, by path."""
 
     def walk(folder: Traversable, prefix: str) -> dict[str, tuple[bytes, str]]:
         contents: dict[str, tuple[bytes, str]] = {}
@@ -56,7 +56,7 @@ def _etag(path: str) -> str:
 
 
 def _answer(path: str, request: Request, policy: str) -> Response:
-    """The file, or 304 if the client has it. Browsers ask each time, so that no two versions mix."""
+    """The file, or 304 if the client has it. Browsers revalidate each time, so versions never mix."""
     headers = {
         "content-security-policy": policy,
         "x-content-type-options": "nosniff",
@@ -83,7 +83,7 @@ async def docs(request: Request) -> Response:
 
 @router.get("/openapi.json", response_class=Response)
 def openapi(request: Request) -> Response:
-    """The description of all routes. Describing them takes a second, the first time: in a thread."""
+    """The description of all routes. It is built on the first call, which takes a second, in a thread."""
     return JSONResponse(request.app.openapi())
 
 

@@ -1,4 +1,4 @@
-"""GET /v1/requests and DELETE /v1/requests/{id}: running and waiting requests, and how to cancel them."""
+"""GET /v1/requests and DELETE /v1/requests/{id}: list running and waiting requests, and cancel them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STATES = ("decode", "paused", "prefill", "queued")  # a job is as far as its fu
 
 
 def describe(job: Job, infos: dict[str, RequestInfo]) -> dict[str, Any]:
-    """One running request."""
+    """One running or waiting request."""
     choices, counts = [], job.counts()
     for sequence in job.sequences:
         info = infos.get(sequence.request.id)
@@ -44,7 +44,9 @@ def describe(job: Job, infos: dict[str, RequestInfo]) -> dict[str, Any]:
 
 @router.get("/v1/requests")
 async def running(context: ContextDep) -> dict[str, Any]:
-    """Requests of this client that run or wait, oldest first; an administrator sees those of all."""
+    """List this client's running and waiting requests, oldest first; an administrator sees those of all
+    clients.
+    """
     engines = context.state.registry.all_engines()
     infos = {info.id: info for engine in engines for info in engine.requests()}
     return {"object": "list", "data": [describe(job, infos) for job in visible_jobs(context)]}
@@ -52,7 +54,9 @@ async def running(context: ContextDep) -> dict[str, Any]:
 
 @router.delete("/v1/requests/{id}")
 async def cancel(id: str, context: ContextDep) -> dict[str, Any]:
-    """Cancel a request of this client, as admin of any, by the id of its response or its X-Request-Id."""
+    """Cancel a request by the id of its response or its X-Request-Id. An administrator can cancel any
+    client's request.
+    """
     jobs = [job for job in visible_jobs(context) if id in (job.id, job.context.record.id)]
     if not jobs:
         raise ApiError(404, f"no running request '{id[:128]}'", param="id", code="request_not_found")

@@ -1,4 +1,4 @@
-"""llama-server's own API. Its chat routes are OpenAI's."""
+"""llama-server's own API. Its chat routes are in the OpenAI package."""
 
 from __future__ import annotations
 

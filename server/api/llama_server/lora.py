@@ -1,4 +1,4 @@
-"""GET and POST /lora-adapters: the LoRA adapters of a model, and their scales for requests that name none."""
+"""GET and POST /lora-adapters: a model's LoRA adapters, and their scales for requests that name none."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ Scales = Annotated[
 
 @router.get("/lora-adapters", response_model=list[LoraAdapterReply])
 async def lora_adapters(context: ContextDep, model: ModelQuery = None) -> list[dict[str, Any]]:
-    """The LoRA adapters that a model was loaded with, and their scales for requests that name none."""
+    """List the LoRA adapters that a model was loaded with, and their scales for requests that name none."""
     return _adapters(context, model)
 
 
 @with_body.post("/lora-adapters", response_model=None, responses={200: {"model": LoraScalesReply}})
 async def set_lora_adapters(scales: Scales, context: ContextDep, model: ModelQuery = None) -> Response:
-    """Set the scales of adapters for later requests that name none; the others get the scale 0."""
+    """Set the scales of adapters for later requests that name none; those not listed get the scale 0."""
     engine = context.select_engine(model)
     pairs = [(adapter.id, adapter.scale) for adapter in scales]
     context.state.derived[engine].lora = context.check_lora(pairs, "id")

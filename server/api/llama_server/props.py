@@ -33,7 +33,7 @@ def _defaults(context: RequestContext) -> dict[str, Any]:
 
 
 def _caps(chat: ChatFormats) -> dict[str, bool]:
-    """The chat template's capabilities, by llama-server's names."""
+    """The chat template's capabilities, under llama-server's names."""
     plain, tools = chat.plain.capabilities, chat.with_tools.capabilities
     return {
         "supports_string_content": plain.string_content,
@@ -49,7 +49,7 @@ def _caps(chat: ChatFormats) -> dict[str, bool]:
 
 @router.get("/props")
 async def props(context: ContextDep, model: ModelQuery = None) -> dict[str, Any]:
-    """A model's template, its context, and the values of fields that a request leaves out."""
+    """A model's template, its context size, and the defaults of fields that a request omits."""
     engine, state = context.select_engine(model, counts=False), context.state
     tokenizer = engine.tokenizer
     formats = (await chat_support(context)).formats
@@ -88,7 +88,7 @@ async def props(context: ContextDep, model: ModelQuery = None) -> dict[str, Any]
 
 @router.post("/props")
 async def change_props() -> dict[str, Any]:
-    """Always 501: properties do not change while the server runs."""
+    """Always 501: properties cannot be changed while the server runs."""
     raise ApiError(
         501, "properties cannot be changed; start the server with other options", code="not_supported"
     )
@@ -97,9 +97,10 @@ async def change_props() -> dict[str, Any]:
 def _slot(
     slot: ServerSlot, engine: Engine, sequences: dict[str, OutputSequence], *, shows_all: bool, drafts: bool
 ) -> dict[str, Any]:
-    """sequences: those that the client may see. shows_all: also of streams that are not among these.
+    """One slot. sequences: those that the client may see. shows_all: also describe streams that are not among
+    these.
 
-    drafts: whether requests speculate that do not say.
+    drafts: whether requests that do not set it use speculative decoding.
     """
     stream = slot.stream
     view: dict[str, Any] = {
@@ -140,7 +141,9 @@ async def slots(
         str | None, Query(max_length=16, description="anything: 503 if no slot is free")
     ] = None,
 ) -> list[dict[str, Any]]:
-    """The slots, and what runs in each; of other clients' requests only an administrator sees what."""
+    """List the slots and what runs in them. Only an administrator sees the details of other clients'
+    requests.
+    """
     if context.state.settings.no_slots:
         raise ApiError(501, "/slots is disabled; start without --no-slots", code="not_supported")
     engine = context.select_engine(model, counts=False)

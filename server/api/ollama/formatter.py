@@ -1,4 +1,4 @@
-"""Ollama's words for a job and for errors: lines of JSON, of which the last has the counts, or one object."""
+"""Formats jobs and errors as Ollama does: as lines of JSON, the last with the counts, or as one object."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ from server.http import ndjson
 
 
 def error_body(error: ApiError, request_id: str = "") -> dict[str, Any]:
-    """A text only, which begins with the field at fault. Clients look for the words about unknown models."""
+    """The error, a string that begins with the field at fault. Clients look for the wording for unknown
+    models.
+    """
     if isinstance(error, UnknownModel):
         return {"error": f"model '{error.model[:200]}' not found"}
     place = "options." if error.param in SequenceFields.model_fields else ""
@@ -33,7 +35,7 @@ ERRORS = ErrorFormat(error_body, prefix="/api/", stream=ndjson.STREAM)
 
 
 def answer(body: OllamaFields, output: OutputDelta, *calls: Any, **fields: Any) -> dict[str, Any]:
-    """What every line has: the model as the request names it, the time, what the model wrote."""
+    """The fields of every line: the model as the request names it, the time, and the model's output."""
     reply = {"model": body.model, "created_at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
     thinking = {"thinking": output.reasoning} if output.reasoning else {}
     if isinstance(body, OllamaGenerateRequest):
@@ -44,7 +46,7 @@ def answer(body: OllamaFields, output: OutputDelta, *calls: Any, **fields: Any) 
 
 
 def durations(record: AccessRecord) -> dict[str, int]:
-    """Of the whole request, and of loading its model, in nanoseconds."""
+    """The durations of the whole request and of loading its model, in nanoseconds."""
     return {
         "total_duration": int((time.monotonic() - record.started) * 1e9),
         "load_duration": int((record.load_ms or 0.0) * 1e6),
@@ -52,7 +54,7 @@ def durations(record: AccessRecord) -> dict[str, int]:
 
 
 class OllamaFormatter(JobFormatter):
-    """Tool calls are sent whole, at the end."""
+    """Tool calls are sent complete, at the end."""
 
     errors = ERRORS
 
@@ -79,7 +81,7 @@ class OllamaFormatter(JobFormatter):
         return answer(self.body, output, *calls, **self._logprobs(output.tokens), **self._end())
 
     def _end(self) -> dict[str, Any]:
-        """The fields of the last line and of a whole answer."""
+        """The fields of the last line, or of a complete response."""
         job, (sequence,) = self.job, self.job.sequences
         counts, timings = job.counts(), sequence.timings
         fields: dict[str, Any] = {

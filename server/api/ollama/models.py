@@ -1,4 +1,4 @@
-"""The models served, and, where --allow-pull permits it, those that can be: pulled and deleted."""
+"""The served models, and pulling and deleting models, if --allow-pull permits it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ router, with_body = APIRouter(route_class=Route), json_router(AnyTypeRoute)
 @router.get("/api/version")
 @router.head("/api/version", include_in_schema=False)
 async def ollama_version() -> dict[str, str]:
-    """The version of Ollama whose API this is."""
+    """Return the version of Ollama whose API this is."""
     return {"version": OLLAMA_VERSION}
 
 
 @router.get("/api/tags")
 @router.head("/api/tags", include_in_schema=False)
 async def tags(context: ContextDep) -> dict[str, Any]:
-    """The models served, loaded or not."""
+    """List the served models, loaded or not."""
     await context.state.registry.refresh()
     models = []
     for served in [*context.state.registry.models.values()]:
@@ -54,7 +54,7 @@ async def tags(context: ContextDep) -> dict[str, Any]:
 
 @router.get("/api/ps")
 async def loaded_models(state: StateDep) -> dict[str, Any]:
-    """The models in memory, with the memory that was planned for them, and when each will be unloaded."""
+    """List the loaded models, with their planned memory and the time at which each will be unloaded."""
     models = []
     for model in state.registry.models.values():
         engine = model.engine
@@ -70,7 +70,7 @@ async def loaded_models(state: StateDep) -> dict[str, Any]:
 
 @with_body.post("/api/show", response_model=None)
 async def show_model(body: OllamaNameRequest, context: ContextDep) -> Response:
-    """What a model is and can do."""
+    """Describe a model and its capabilities."""
     check_fields(body, context)
     model = context.find_model(body.model)
     if model.engine is not None and model.state in (ModelState.LOADING, ModelState.FAILED):
@@ -100,7 +100,8 @@ async def change_models() -> None:
 
 @with_body.post("/api/pull", response_model=None)
 async def pull_model(body: OllamaPullRequest, request: Request, context: ContextDep) -> Response:
-    """Download a model from the Hub; by default with a stream of JSON lines. It is not served by that."""
+    """Download a model from the Hub; by default with a stream of JSON lines. This does not serve the model.
+    """
     check_fields(body, context)
     name = body.model.removesuffix(":latest")
     context.warn(f"'{name}' will be served after a restart with --model {name}")
@@ -110,14 +111,14 @@ async def pull_model(body: OllamaPullRequest, request: Request, context: Context
 
 @with_body.delete("/api/delete", response_model=None)
 async def delete_model(body: OllamaNameRequest, context: ContextDep) -> Response:
-    """Remove a downloaded model that is not served."""
+    """Delete a downloaded model that is not being served."""
     check_fields(body, context)
     await delete(body.model.removesuffix(":latest"), context)
     return json_reply({"status": "success"}, context)
 
 
 async def _lines(progress: AsyncGenerator[Progress, None], end: dict[str, Any]) -> AsyncGenerator[Any, None]:
-    """The first is there once it is known what to pull."""
+    """Progress lines. The first one is available once it is known what to pull."""
     async with aclosing(progress):
         first = await anext(progress, None)
         yield {"status": "pulling manifest"}
@@ -137,7 +138,7 @@ def _line(step: Progress) -> dict[str, Any]:
 
 
 def _model(model: ServedModel, info: Mapping[str, Any]) -> dict[str, Any]:
-    """digest: tells models apart. It is not that of the file, which would have to be read for it."""
+    """One entry of a list. digest: distinguishes models; a checksum would require reading the whole file."""
     name = model.name if ":" in model.name else f"{model.name}:latest"
     differs = [model.name, *(info.get(key) for key in ("architecture", "n_params", "size_bytes"))]
     digest, size = hashlib.sha256(encode(differs)).hexdigest(), info.get("size_bytes", 0)

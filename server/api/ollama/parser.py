@@ -1,4 +1,4 @@
-"""From requests of Ollama's API to a `ChatInput` or `CompletionInput`, and `GenerationOptions`."""
+"""Parses Ollama's requests into a `ChatInput` or `CompletionInput`, and `GenerationOptions`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from server.input.requests import CompletionInput, RawPrompt
 
 
 def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOptions:
-    """The fields that do not become the prompt. Warns of those without effect."""
+    """The fields that do not become part of the prompt. Warns about those without effect."""
     options = body.options or OllamaOptions()
     check_shared(body, options.model_extra, context)
     n_ctx = context.engine.n_ctx
@@ -47,7 +47,7 @@ def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOpti
 
 
 def check_shared(body: OllamaModelFields, options: Mapping[str, Any] | None, context: RequestContext) -> None:
-    """Apply `keep_alive`. Warn of unknown fields and of options without effect."""
+    """Apply `keep_alive`. Warn about unknown fields and options without effect."""
     shared.check_fields(body, context)
     if body.keep_alive is not None:
         set_keep_alive(body.keep_alive, context)
@@ -57,7 +57,9 @@ def check_shared(body: OllamaModelFields, options: Mapping[str, Any] | None, con
 def parse_input(
     body: OllamaFields, context: RequestContext, *, has_template: bool
 ) -> ChatInput | CompletionInput:
-    """A conversation or prompt to answer, or a text to continue; checked but for the model."""
+    """A conversation or prompt to answer, or a text to continue; validated except for what depends on the
+    model.
+    """
     if isinstance(body, OllamaChatRequest):
         messages = [_message(item, f"messages[{i}]", context) for i, item in enumerate(body.messages or ())]
         tools = parse_tools(body.tools, context) if body.tools else ()

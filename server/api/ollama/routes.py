@@ -1,4 +1,4 @@
-"""POST /api/generate and /api/chat; /api/embed and its predecessor, /api/embeddings."""
+"""POST /api/generate and /api/chat; /api/embed and its predecessor /api/embeddings."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ router = json_router(AnyTypeRoute)
 
 @router.post("/api/generate", response_model=None)
 async def ollama_generate(body: OllamaGenerateRequest, request: Request, context: ContextDep) -> Response:
-    """Answer a prompt, or with `raw` continue it; by default with a stream of JSON lines."""
+    """Reply to a prompt, or with `raw` continue it; by default with a stream of JSON lines."""
     return await _answer(body, body.prompt, request, context)
 
 
 @router.post("/api/chat", response_model=None)
 async def ollama_chat(body: OllamaChatRequest, request: Request, context: ContextDep) -> Response:
-    """Answer a conversation; by default with a stream of JSON lines."""
+    """Reply to a conversation; by default with a stream of JSON lines."""
     return await _answer(body, body.messages, request, context)
 
 
 async def _answer(body: OllamaFields, prompt: object, request: Request, context: RequestContext) -> Response:
-    """Without a prompt a request asks to load the model or, with `keep_alive: 0`, to unload it."""
+    """The response. A request without a prompt loads the model or, with `keep_alive: 0`, unloads it."""
     if not prompt and body.keep_alive == 0:
         context.model = context.find_model(body.model)
         unload_when_idle(context)
@@ -72,7 +72,7 @@ async def _answer(body: OllamaFields, prompt: object, request: Request, context:
 
 @router.post("/api/embed", response_model=None)
 async def ollama_embed(body: OllamaEmbedRequest, request: Request, context: ContextDep) -> Response:
-    """A vector of length 1 for each text."""
+    """Return a vector of length 1 for each text."""
     options = EmbeddingRequest(dimensions=body.dimensions, truncate=bool(body.truncate))
     vectors, n_tokens = await _vectors(body, "input", body.input, options, request, context)
     counts = {**durations(context.record), "prompt_eval_count": n_tokens} if n_tokens else {}
@@ -82,7 +82,7 @@ async def ollama_embed(body: OllamaEmbedRequest, request: Request, context: Cont
 
 @router.post("/api/embeddings", response_model=None)
 async def ollama_embeddings(body: OllamaEmbeddingsRequest, request: Request, context: ContextDep) -> Response:
-    """The vector of one text, of the length that the model gives it."""
+    """Return the vector of one text, not normalized."""
     options = EmbeddingRequest(normalize=False, truncate=bool(body.truncate))
     vectors, _ = await _vectors(body, "prompt", body.prompt or [], options, request, context)
     return json_reply({"embedding": vectors[0] if vectors else []}, context)
@@ -96,7 +96,7 @@ async def _vectors(
     request: Request,
     context: RequestContext,
 ) -> tuple[list[list[float]], int]:
-    """One for each text, and the number of tokens. Any model makes them."""
+    """One vector per text, and the number of tokens. Any model can compute them."""
     context.select_engine(body.model)
     check_shared(body, body.options, context)
     work = text_vectors([texts] if isinstance(texts, str) else texts, options, param, context)

@@ -23,7 +23,7 @@ def _example(**fields: Any) -> ConfigDict:
 
 
 class OllamaOptions(SequenceFields):
-    """Others have no effect: they are options of the server (`num_gpu`), or of what it does not have."""
+    """Other options have no effect: they belong to the server (`num_gpu`), or are not supported."""
 
     random_seed = -1
     names: ClassVar = {"batch_size": ("num_batch", "batch_size", "n_batch"), "n_keep": ("num_keep", "n_keep")}

@@ -1,4 +1,4 @@
-"""A job as /v1/chat/completions and /v1/completions word it: responses with choices."""
+"""Formats a job as a response with choices, for /v1/chat/completions and /v1/completions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _FINGERPRINTED = ("architecture", "n_params", "size_bytes", "n_ctx", "kv_type", 
 
 
 class ChoiceFormatter(JobFormatter):
-    """What both have in common: head, usage, tail. verbose: for `__verbose`; None: it is not requested."""
+    """What both share: head, usage, tail. verbose: for `__verbose`; None if it was not requested."""
 
     errors = ERRORS
 
@@ -60,7 +60,7 @@ class ChoiceFormatter(JobFormatter):
         return _event({**self.head, "choices": [], "usage": self.usage(), **self.tail()}) + DONE
 
     def body(self, choices: list[dict[str, Any]], results: Sequence[SequenceOutput]) -> dict[str, Any]:
-        """A whole response."""
+        """The complete response."""
         return {**self.head, "choices": choices, "usage": self.usage(), **self.tail(results)}
 
     def usage(self) -> dict[str, Any]:
@@ -74,7 +74,9 @@ class ChoiceFormatter(JobFormatter):
         }
 
     def tail(self, results: Sequence[SequenceOutput] = ()) -> dict[str, Any]:
-        """What a whole response, or the last chunk of a stream (no `results`), has besides the choices."""
+        """The fields other than the choices in a complete response or the last chunk of a stream (no
+        `results`).
+        """
         job = self.job
         fields: dict[str, Any] = {"timings": job.timings()}
         if self.verbose is not None:
@@ -86,7 +88,7 @@ class ChoiceFormatter(JobFormatter):
 
 
 class ChatFormatter(ChoiceFormatter):
-    """The constant parts of chunks with nothing but text are encoded once."""
+    """Formats chat responses. The constant parts of chunks with only text are encoded once."""
 
     def __init__(self, job: Job, verbose: NativeCompletion | None) -> None:
         super().__init__(job, "chat.completion.chunk", verbose)
@@ -145,7 +147,7 @@ class ChatFormatter(ChoiceFormatter):
         return {**choice, **self._token_fields(tokens), "finish_reason": reason}
 
     def _token_fields(self, tokens: Sequence[ShownToken] | None) -> dict[str, Any]:
-        """The tokens' log-probabilities and ids, as far as they are requested. None: of no tokens."""
+        """The tokens' log-probabilities and ids, as far as requested. None: there are no tokens."""
         logprobs = None
         if self.logprobs and tokens is not None:
             logprobs = chat_logprobs(token_texts(self.job.engine.tokenizer), tokens)
@@ -167,7 +169,7 @@ def _delta(output: OutputDelta) -> dict[str, Any]:
 
 
 def _call(delta: ToolCallDelta, *, whole: bool = False) -> dict[str, Any]:
-    """A tool call. Its first delta has its id, type and name; a whole call has no index."""
+    """A tool call. Its first delta has its id, type and name; a complete call has no index."""
     if not delta.id:
         return {"index": delta.index, "function": {"arguments": delta.arguments}}
     function = {"name": delta.name, "arguments": delta.arguments}
@@ -176,7 +178,7 @@ def _call(delta: ToolCallDelta, *, whole: bool = False) -> dict[str, Any]:
 
 
 class CompletionFormatter(ChoiceFormatter):
-    """The constant parts of chunks with nothing but text are encoded once."""
+    """Formats completions. The constant parts of chunks with only text are encoded once."""
 
     def __init__(self, job: Job, verbose: NativeCompletion | None) -> None:
         super().__init__(job, "text_completion", verbose)
@@ -228,10 +230,10 @@ class CompletionFormatter(ChoiceFormatter):
     def _choice(
         self, sequence: OutputSequence, text: str, tokens: Sequence[ShownToken] | None, end: bool = False
     ) -> dict[str, Any]:
-        """tokens: None: the choice has no tokens, so no log-probabilities either.
+        """A choice. tokens: None if it has no tokens, and so no log-probabilities.
 
-        These end with the token that ended the text, as OpenAI's and vLLM's do: who scores a prompt by `echo`
-        and one more token drops the last.
+        The token that ended the text is included, as in OpenAI's API and vLLM: clients that score a prompt
+        with `echo` and one more token drop the last one.
         """
         logprobs = None
         if self.top is not None and tokens is not None:
@@ -251,9 +253,9 @@ def _event(value: Any) -> bytes:
 
 
 def fingerprint(info: Mapping[str, Any] | None) -> str:
-    """`system_fingerprint`: where it differs, the same seed may give another text.
+    """The `system_fingerprint`: when it changes, the same seed may give another text.
 
-    A hash of the version and of a model's weights, cache and placement.
+    It is a hash of the version and of a model's weights, cache and placement.
     """
     values = [version(), *((info or {}).get(name) for name in _FINGERPRINTED)]
     return "b" + hashlib.sha256(encode(values)).hexdigest()[:10]

@@ -1,4 +1,4 @@
-"""Pages of lists of items, for the routes that list some."""
+"""Pagination of item lists."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from server.errors import wrong
 
 
 class PageQuery:
-    """Which items of a list a request wants."""
+    """The page of a list that a request asks for."""
 
     def __init__(
         self,
@@ -22,7 +22,7 @@ class PageQuery:
         self.limit, self.order, self.after = limit, order, after
 
     def of(self, items: Mapping[str, Any]) -> dict[str, Any]:
-        """The page of `items`, which are by id, oldest first. Raises ApiError if it is to begin nowhere."""
+        """The page of `items` (by id, oldest first). Raises ApiError if there is no item `after`."""
         ids = list(items)
         if self.order == "desc":
             ids.reverse()
@@ -34,7 +34,7 @@ class PageQuery:
 
 
 def item_list(items: list[Any], ids: list[str], has_more: bool = False) -> dict[str, Any]:
-    """A list as the API has it."""
+    """A list in the API's format."""
     first, last = (ids[0], ids[-1]) if ids else (None, None)
     return {"object": "list", "data": items, "first_id": first, "last_id": last, "has_more": has_more}
 

@@ -1,4 +1,4 @@
-"""GET /v1/models, with the fields that OpenAI's and Anthropic's clients look for."""
+"""GET /v1/models, with the fields that clients of OpenAI and Anthropic look for."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def models(
     after_id: Annotated[str | None, Query(description="only those after this one")] = None,
     before_id: Annotated[str | None, Query(description="only those before this one")] = None,
 ) -> dict[str, Any]:
-    """The models served here, loaded or not, in one list for the clients of all APIs."""
+    """List the served models, loaded or not, for the clients of all APIs."""
     await state.registry.refresh()
     served = state.registry.models
     names = list(served)
@@ -71,5 +71,5 @@ async def models(
 
 @router.get("/v1/models/{id:path}")
 async def model(id: str, context: ContextDep) -> dict[str, Any]:
-    """One model; its id may hold slashes. `meta` has the placement of its layers."""
+    """Describe one model; its id may contain slashes. `meta` has the placement of its layers."""
     return _model(context.find_model(id), context.state)

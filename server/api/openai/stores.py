@@ -1,4 +1,4 @@
-"""What the application keeps for clients that refer to it by an id."""
+"""The stores that the application keeps for clients that refer to objects by id."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from server.dependencies import ContextDep
 
 @dataclass(frozen=True)
 class Stores:
-    """Each within the same limits."""
+    """The stores, each with the same limits."""
 
     responses: ResponseStore[Any]
     conversations: ConversationStore
 
 
 async def get_stores(request: Request, context: ContextDep) -> Stores:
-    """Those of the application, which its first request makes."""
+    """The application's stores, created at the first request."""
     stores: Stores | None = getattr(request.app.state, "openai_stores", None)
     if stores is None:
         settings = context.state.settings

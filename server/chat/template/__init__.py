@@ -1,1 +1,1 @@
-"""Chat templates: rendering in a sandboxed process, and probing of what a template supports."""
+"""Chat templates: rendering in a sandboxed process, and probing what a template supports."""

@@ -1,4 +1,4 @@
-"""What a chat template supports, determined by probing: templates do not declare it.
+"""What a chat template supports. Templates do not declare it, so it is determined by probing.
 
 A probe renders a short conversation with recognizable texts and looks for them in the result.
 """
@@ -39,7 +39,7 @@ Message = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class TemplateCapabilities:
-    """Which parts of a conversation a template renders, and in which form it expects them."""
+    """Which parts of a conversation a template renders, and the form in which it expects them."""
 
     empty_tools: bool = False  # needs a list of tools even if there are none
     string_content: bool = True
@@ -69,7 +69,7 @@ def template_variables(source: str, tools: Sequence[Mapping[str, Any]] | None) -
 
 
 def probe_capabilities(template: ChatTemplate) -> TemplateCapabilities:
-    """Takes about twenty renderings: some 10 ms."""
+    """Probe a template. Takes about twenty renderings, some 10 ms."""
     probe = _Probe(template)
     user: dict[str, Any] = {"role": "user", "content": _WORD}
     probe.no_tools = next(
@@ -156,7 +156,7 @@ def thinking_parts(reasoning: str, content: str) -> list[dict[str, str]]:
 
 
 def reasoning_fields(text: str) -> dict[str, str]:
-    """Reasoning of a message, by the names that templates use for it."""
+    """The reasoning of a message under the names that templates use for it."""
     return {"reasoning_content": text, "reasoning": text, "thinking": text}
 
 
@@ -169,7 +169,7 @@ def _result(id: str) -> dict[str, Any]:
 
 
 class _Probe:
-    """no_tools: what stands for no tools, which some templates need as a list."""
+    """no_tools: the value for "no tools", which some templates need as a list."""
 
     def __init__(self, template: ChatTemplate, no_tools: list[Any] | None = None) -> None:
         self.template, self.no_tools = template, no_tools

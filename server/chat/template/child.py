@@ -32,7 +32,7 @@ def _compiled(source: str) -> Template:
 
 
 def answer(message: bytes) -> bytes:
-    """RENDERED and the text, or FAILED and the reason, which is for the client. Raises OUT_OF_MEMORY."""
+    """RENDERED and the text, or FAILED and a reason that the client may see. Raises OUT_OF_MEMORY."""
     source, variables = pickle.loads(message)
     try:
         kind, text = RENDERED, _render(source, variables)

@@ -1,9 +1,9 @@
-"""The Jinja environment of chat templates, which come with model files and which nobody has read.
+"""The Jinja environment of chat templates, which come with model files and are untrusted.
 
-As `transformers` sets it up: trim_blocks, lstrip_blocks, loop controls, {% generation %}, raise_exception,
-strftime_now, its tojson. But templates may change their own lists, as Kimi K2's does and llama.cpp allows: no
-other rendering sees them. Jinja's sandbox keeps a template from reaching the system, not from running forever
-or filling memory; see `server.chat.template.sandbox` for that.
+It is set up as in `transformers`: trim_blocks, lstrip_blocks, loop controls, {% generation %},
+raise_exception, strftime_now, and its tojson. Unlike there, templates may change their own lists, as Kimi
+K2's does and llama.cpp allows; no other rendering sees the change. Jinja's sandbox keeps a template from
+reaching the system, but not from running forever or filling memory; `server.chat.template.sandbox` does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engine import exact_json
 
 
 class _Generation(Extension):
-    """{% generation %} … {% endgeneration %} encloses what the assistant wrote. Rendered as its content."""
+    """{% generation %} … {% endgeneration %} encloses the assistant's text. It is rendered as its content."""
 
     tags = {"generation"}  # noqa: RUF012 - the base class declares it so
 
@@ -31,7 +31,7 @@ class _Generation(Extension):
 
 
 def chat_environment() -> SandboxedEnvironment:
-    """Without a loader: a template cannot include another."""
+    """The environment, without a loader: a template cannot include another one."""
     environment = SandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
     )
@@ -42,7 +42,7 @@ def chat_environment() -> SandboxedEnvironment:
 
 
 def _raise_exception(message: str) -> None:
-    """How a template refuses a conversation."""
+    """The function with which a template refuses a conversation."""
     raise TemplateError(str(message)[:500])
 
 

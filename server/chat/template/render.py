@@ -1,4 +1,4 @@
-"""The chat template of a model: messages → prompt text."""
+"""A model's chat template, which renders messages to prompt text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _RESERVED = frozenset(
 class ChatTemplate:
     """A template that is known to compile. Thread-safe.
 
-    special_tokens: their texts, by the names that templates know: `bos_token`, `eos_token`, `unk_token`, …
+    special_tokens: their texts, by the names that templates use: `bos_token`, `eos_token`, `unk_token`, …
     """
 
     def __init__(self, source: str, sandbox: TemplateSandbox, special_tokens: Mapping[str, str]) -> None:
@@ -45,7 +45,9 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         extra: Mapping[str, Any] | None = None,
     ) -> str:
-        """The prompt. extra: further variables. Raises TemplateFailed. Blocks: not for the event loop."""
+        """Render the prompt. extra: further variables. Raises TemplateFailed. Blocks, so do not call it in
+        the event loop.
+        """
         for name in extra or ():
             if name in _RESERVED or name in self._special_tokens or not name.isidentifier():
                 raise TemplateFailed(f"chat_template_kwargs: {name[:64]!r} cannot be set")

@@ -15,17 +15,17 @@ TIMEOUT_S = 15.0  # for one rendering, on a machine that has other work to do
 
 
 class TemplateFailed(Exception):
-    """The template cannot be used, or not for these messages. Its text is for the client."""
+    """The template cannot be used, or not with these messages. The text is for the client."""
 
 
 class TemplateLimitExceeded(TemplateFailed):
-    """It took too much time or memory."""
+    """The template took too much time or memory."""
 
 
 class TemplateSandbox:
-    """Renders templates, one at a time. Thread-safe. The process starts with the first rendering.
+    """Renders templates, one at a time. Thread-safe. The process is started by the first rendering.
 
-    A template that takes too much time or memory ends the process, and the next rendering starts another.
+    A template that takes too much time or memory ends the process; the next rendering starts another one.
     """
 
     def __init__(self, cpu_s: float = CPU_S) -> None:
@@ -34,11 +34,12 @@ class TemplateSandbox:
         self._lock = threading.Lock()
 
     def compile(self, source: str) -> None:
-        """Raises TemplateFailed if the source is not a template."""
+        """Raises TemplateFailed if the source is not a valid template."""
         self._request(source, None)
 
     def render(self, source: str, variables: Mapping[str, Any]) -> str:
-        """The text. Raises TemplateFailed; RecursionError for variables that are nested too deeply."""
+        """The rendered text. Raises TemplateFailed; RecursionError for variables that are nested too deeply.
+        """
         return self._request(source, dict(variables))
 
     def _request(self, source: str, variables: dict[str, Any] | None) -> str:

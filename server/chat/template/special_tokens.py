@@ -1,4 +1,4 @@
-"""Search for the texts of special tokens in what a client sent."""
+"""Finds the texts of special tokens in what a client sent."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ _END = ""  # key of a node at which a text ends
 
 
 def special_tokens_of(tokenizer: Any) -> re.Pattern[str]:
-    """Matches the text of any special token of the vocabulary."""
+    """A pattern that matches the text of any special token of the vocabulary."""
     texts = {tokenizer.token_text(i) for i in range(tokenizer.n_vocab) if tokenizer.is_special(i)}
     return special_token_pattern(texts)
 
 
 def special_token_pattern(texts: Iterable[str]) -> re.Pattern[str]:
-    """Matches any of the texts, the longest where several match.
+    """A pattern that matches any of the texts, the longest where several match.
 
-    Built from a trie: an alternation of thousands of texts would be tried one by one at every position.
+    It is built from a trie: an alternation of thousands of texts would be tried one by one at every position.
     """
     trie: dict[str, Any] = {}
     for text in texts:

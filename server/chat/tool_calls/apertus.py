@@ -13,7 +13,7 @@ from server.chat.tool_calls.tool_call_format import CallFrame, ToolOptions
 
 class ApertusCallParser(MarkedJsonCallParser):
     def json_call(self) -> Parsing[None]:
-        """After the `{`."""
+        """Parse the rest of a call, after the `{`."""
         name = yield from self.key()
         self.begin_call(name or "")
         yield from self.arguments(self.emit_arguments)

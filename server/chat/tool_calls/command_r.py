@@ -23,7 +23,7 @@ class CommandRFormat(JsonToolCallFormat):
 
 
 class CommandRPlusFormat(JsonToolCallFormat):
-    """Command R and R+ of 2024."""
+    """Command R and R+ (2024)."""
 
     name = "command-r-plus"
     syntax = JsonSyntax(

@@ -1,4 +1,4 @@
-"""Calls between markers that no file here knows: derived from calls that the template renders."""
+"""Calls between markers that no format here knows: derived from the calls that the template renders."""
 
 from __future__ import annotations
 

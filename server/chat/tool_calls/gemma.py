@@ -36,7 +36,7 @@ class GemmaCallParser(StreamingParser):
         yield from self.accept("<tool_call|>")
 
     def word(self, ends: str) -> Parsing[str]:
-        """Text without quotes up to one of these characters, which stays unread."""
+        """Unquoted text up to one of these characters, which is not consumed."""
         word = ""
         while (character := (yield from self.next())) not in ends:
             word += character
@@ -46,7 +46,7 @@ class GemmaCallParser(StreamingParser):
         return word.strip()
 
     def object(self, depth: int) -> Parsing[None]:
-        """After the `{`."""
+        """Parse the rest of an object, after the `{`."""
         self.emit_arguments("{")
         comma = ""
         while (yield from self.following()) != "}":
@@ -61,7 +61,7 @@ class GemmaCallParser(StreamingParser):
         self.emit_arguments("}")
 
     def following(self) -> Parsing[str]:
-        """The next character besides white space and a comma, which stays unread."""
+        """The next character other than white space and a comma, without consuming it."""
         character = yield from self.after_space()
         if character == ",":
             character = yield from self.after_space()
@@ -97,7 +97,7 @@ class GemmaCallParser(StreamingParser):
             self.emit_arguments(json.dumps(word, ensure_ascii=False) if value is None else value)
 
     def items(self, depth: int) -> Parsing[None]:
-        """After the `[`."""
+        """Parse the rest of a list, after the `[`."""
         self.emit_arguments("[")
         comma = ""
         while (yield from self.following()) != "]":
@@ -109,7 +109,7 @@ class GemmaCallParser(StreamingParser):
 
 
 class GemmaRules(BracketRules):
-    """Strings are between quotes of their own, keys are bare and sorted."""
+    """Strings are between Gemma's own quotes; keys are unquoted and sorted."""
 
     comma = ","
 

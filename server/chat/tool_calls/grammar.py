@@ -1,4 +1,4 @@
-"""Pieces of grammars in llguidance's dialect of Lark (see `engine.constraint.compiler`)."""
+"""Helpers for grammars in llguidance's dialect of Lark (see `engine.constraint.compiler`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NO_TOKENS = GrammarVocabulary([], [], [], 0)
 
 
 class GrammarTerminals:
-    """Writes texts as terminals of a grammar: a control token does not match its text, only its id.
+    """Writes texts as terminals of a grammar; a control token matches by its id only, not by its text.
 
     tokens: markers that are control tokens, with their ids.
     """
@@ -50,16 +50,16 @@ def quoted(text: str) -> str:
 
 
 def repeated(shortest: int | None, longest: int | None) -> str:
-    """How often the item before may come, as in a regular expression."""
+    """The repetition suffix of an item, as in a regular expression."""
     if shortest is None and longest is None:
         return "*"
     return f"{{{shortest or 0},{'' if longest is None else longest}}}"
 
 
 def strict_json_rule(schema: Mapping[str, Any]) -> str:
-    """Matches a JSON schema without properties that it does not name. Raises ConfigError.
+    """A rule that matches a JSON schema without properties that it does not list. Raises ConfigError.
 
-    What else is wrong with it shows when the grammar is compiled, in the process that is limited.
+    Other errors in the schema show when the grammar is compiled, in the resource-limited process.
     """
     options = schema.get("x-guidance", {})
     if isinstance(options, dict):  # otherwise refused then

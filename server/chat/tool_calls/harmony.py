@@ -25,7 +25,7 @@ _NAMED_CHANNEL = re.compile(r"<\|channel\|>\s*(\w+)")
 
 
 class HarmonyParser(StreamingParser):
-    """before: the part of the answer that the prompt contains, after `<|start|>assistant`."""
+    """before: the part of the answer that is already in the prompt, after `<|start|>assistant`."""
 
     def __init__(self, before: str, raw: bool, *args: Any) -> None:
         self.raw = raw
@@ -48,7 +48,7 @@ class HarmonyParser(StreamingParser):
             yield from self.message("".join(header))
 
     def message(self, header: str) -> Parsing[None]:
-        """The body of a message and the marker that ends it."""
+        """Read the body of a message and the marker that ends it."""
         called, channel = _TO.search(header), _NAMED_CHANNEL.search(header)
         if called is not None:
             yield from self.attempt(header + _MESSAGE, self.call(called[1]))
@@ -98,7 +98,7 @@ class HarmonyFormat(ToolCallFormat):
         return HarmonyParser(before, raw, names, new_id, limit)
 
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str | None:
-        """Optional analysis, then a call or the answer. None where the answer may be any text."""
+        """Optional analysis, then a call or the answer. None if the answer may be any text."""
         if not options.required and options.answer is None:
             return None
         rules = [alternatives("call", options), *arguments_rules(options)]
@@ -130,7 +130,7 @@ class HarmonyFormat(ToolCallFormat):
         )
 
     def adapt_messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """With a call the template accepts one text: reasoning, or else content."""
+        """Beside a call, the template accepts only one text: the reasoning, or else the content."""
         return [
             {**message, "content": ""} if message.get("tool_calls") and message.get("thinking") else message
             for message in messages

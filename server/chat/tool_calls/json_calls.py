@@ -1,4 +1,4 @@
-"""Calls as JSON objects that name the tool: most formats differ only in what encloses them."""
+"""Calls as JSON objects that name the tool; most formats differ only in what encloses these objects."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ _CLOSING = re.compile(r"(\s*\])?(\s*(?:\[/\w+\]|</[^<>\s]+>|<\|[^<>\s]+\|>|```))
 class JsonSyntax:
     """Objects with a name and arguments in a frame.
 
-    before, after: what the object has before the name and after the arguments, as grammar. ignored: further
-    markers, which are not content.
+    before, after: what the object contains before the name and after the arguments, as grammar. ignored:
+    further markers, which are not content.
     """
 
     frame: CallFrame
@@ -45,7 +45,7 @@ class JsonCallParser(StreamingParser):
     """Reads calls that are JSON objects."""
 
     def call_list(self) -> Parsing[None]:
-        """After the `[`."""
+        """Parse the rest of a list of calls, after the `[`."""
         while True:
             character = yield from self.after_space()
             if character == "{":
@@ -56,7 +56,7 @@ class JsonCallParser(StreamingParser):
                 raise UnexpectedText
 
     def call_sequence(self) -> Parsing[None]:
-        """After the first `{`: consecutive objects."""
+        """Parse consecutive objects, after the first `{`."""
         yield from self.json_call()
         while True:
             character = yield from self.next()
@@ -67,7 +67,9 @@ class JsonCallParser(StreamingParser):
                 return
 
     def json_call(self) -> Parsing[None]:
-        """After the `{`. Arguments that precede the name are emitted once the name is known."""
+        """Parse the rest of a call, after the `{`. Arguments that precede the name are emitted once the name
+        is known.
+        """
         has_name, has_arguments, early = False, False, list[str]()
         while True:
             key = yield from self.key()
@@ -96,7 +98,7 @@ class JsonCallParser(StreamingParser):
             self.emit_arguments("{}")
 
     def key(self) -> Parsing[str | None]:
-        """The next key of an object with its colon, or None at the end."""
+        """The next key of an object, with its colon consumed, or None at the end of the object."""
         character = yield from self.after_space()
         if character == ",":
             character = yield from self.after_space()
@@ -111,7 +113,7 @@ class JsonCallParser(StreamingParser):
         return str(key)
 
     def arguments(self, emit: Callable[[str], None]) -> Parsing[None]:
-        """An object. Some models write a string that contains it, or null."""
+        """Parse the arguments, an object. Some models write a string that contains it, or null."""
         character = yield from self.after_space()
         self.unread(character)
         if character == '"':
@@ -201,7 +203,7 @@ def call_rules(syntax: JsonSyntax, options: ToolOptions) -> list[str]:
 
 
 def derive_json_syntax(calls: RenderedCalls) -> JsonSyntax | None:
-    """The syntax of calls that a template renders as JSON objects; None: they are none, or have no opener."""
+    """The syntax of calls that a template renders as JSON objects; None if it does not, or has no opener."""
     text = calls.one if calls.two is None else calls.two
     call = _find_call(text, NAME, 0, ARGUMENTS)
     if call is None:
@@ -221,7 +223,7 @@ def derive_json_syntax(calls: RenderedCalls) -> JsonSyntax | None:
 
 
 def _find_call(text: str, name: str, start: int, arguments: Any) -> tuple[int, int, str, str] | None:
-    """Where a call begins and ends, and its keys of name and arguments."""
+    """Where a call begins and ends, and the keys of its name and arguments."""
     decoder = json.JSONDecoder()
     for match in re.compile(r"\{").finditer(text, start):
         try:

@@ -1,4 +1,4 @@
-"""Kimi K3: `<|open|>call tool="name" index="1"<|sep|>` and tags that say the type of each argument."""
+"""Kimi K3: `<|open|>call tool="name" index="1"<|sep|>` and tags that state the type of each argument."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ class PythonCallParser(StreamingParser):
         yield from self.accept("<|tool_call_end|>")
 
     def after_space_or_comma(self) -> Parsing[str]:
-        """The next character besides these, which stays unread."""
+        """The next character other than white space and commas, without consuming it."""
         while (character := (yield from self.next())) in SPACE + ",":
             pass
         self.unread(character)
@@ -60,7 +60,7 @@ class PythonCallParser(StreamingParser):
         self.emit_arguments("}")
 
     def name(self, end: str) -> Parsing[str]:
-        """A name and the character that ends it."""
+        """Read a name and the character that ends it."""
         name = ""
         character = yield from self.after_space()
         while character != end:
@@ -111,9 +111,11 @@ class PythonCallParser(StreamingParser):
         self.emit_arguments("}")
 
     def text(self, quote: str) -> Parsing[None]:
-        """After the opening quote. Characters are emitted as they arrive, escapes when they are whole.
+        """Read a string after the opening quote. Characters are emitted as they arrive, escapes once they are
+        complete.
 
-        A template of theirs shows the models quotes without escapes: what follows a quote tells if it closes.
+        One of LFM2's templates shows models quotes without escapes, so what follows a quote decides whether
+        it closes.
         """
         self.emit_arguments('"')
         while True:
@@ -126,7 +128,7 @@ class PythonCallParser(StreamingParser):
         self.emit_arguments('"')
 
     def closes(self) -> Parsing[bool]:
-        """Whether what follows a quote, which stays unread, may follow a string."""
+        """Whether the text after a quote, which is not consumed, may follow a string."""
         space = ""
         while (character := (yield from self.next())) in SPACE:
             space += character
@@ -144,7 +146,7 @@ class PythonCallParser(StreamingParser):
         return unescape(f"\\{kind}{digits}")
 
     def word(self, character: str) -> Parsing[None]:
-        """A number, True, False or None."""
+        """Read a number, True, False or None."""
         word = ""
         while character in _WORD_CHARACTERS and len(word) < MAX_NAME:
             word += character
@@ -157,7 +159,7 @@ class PythonCallParser(StreamingParser):
 
 
 class PythonRules(BracketRules):
-    """Strings in quotes of either kind, and words of Python or JSON."""
+    """Strings in quotes of either kind, and the words of Python or JSON."""
 
     words = (("True", "true"), ("False", "false"), ("None", "null"))
 
@@ -188,7 +190,7 @@ class Lfm2Format(WritableFormat):
     markers = (_FRAME.opener, "<|tool_call_end|>")
 
     def detects(self, source: str) -> bool:
-        """Some of their templates do not render calls."""
+        """Whether a template uses this format; some of LFM2's templates do not render calls."""
         return any(
             text in source for text in ("<|tool_call_start|>", "<|tool_list_start|>", "List of tools: [")
         )

@@ -39,7 +39,7 @@ class MiniMaxM2Format(TaggedToolCallFormat):
 
 
 class MiniMaxM3Parser(StreamingParser):
-    """Nested values are nested tags, so that a schema tells of which type a value is."""
+    """Nested values are nested tags, so the schema determines the type of a value."""
 
     def __init__(self, tools: Mapping[str, Tool], *args: Any) -> None:
         self.tools = tools
@@ -70,13 +70,14 @@ class MiniMaxM3Parser(StreamingParser):
         yield from self.pairs(self.tools[name].schema, "/invoke", 0)
 
     def tag_name(self) -> Parsing[str]:
-        """The name of the tag after its marker."""
+        """Read the name of a tag, after its marker."""
         if (yield from self.next()) != "<":
             raise UnexpectedText
         return (yield from self.short_text(">")).strip()
 
     def pairs(self, schema: Any, end: str, depth: int, first: str = "") -> Parsing[None]:
-        """An object after the marker of the first tag, up to the tag `end`. first: the name of that tag."""
+        """Read an object after the marker of its first tag, up to the tag `end`. first: the name of that tag.
+        """
         properties = _part(schema, "properties")
         self.emit_arguments("{")
         comma = ""
@@ -100,7 +101,7 @@ class MiniMaxM3Parser(StreamingParser):
         self.emit_arguments("]")
 
     def value_of(self, schema: Any, end: str, depth: int) -> Parsing[None]:
-        """The value after its opening tag, with the tag `end`."""
+        """Read the value after its opening tag, and the tag `end`."""
         if depth > MAX_DEPTH:
             raise UnexpectedText
         if allows_only_text(schema):
@@ -125,9 +126,10 @@ def _part(schema: Any, key: str) -> Any:
 
 
 class MiniMaxM3Rules(SchemaRules):
-    """The expression of a value has _END in the place of the tag that closes it, or _TAIL without its marker.
+    """The expression of a value has _END in place of its closing tag, or _TAIL in place of that tag without
+    its marker.
 
-    A lexer takes the longest terminal that may come, so that the marker alone is none.
+    The lexer takes the longest possible terminal, so the marker alone cannot be one.
     """
 
     def pair(self, name: str, value: str) -> str:
@@ -143,7 +145,9 @@ class MiniMaxM3Rules(SchemaRules):
         return self.terminals(f"{_NS}<{name}>")
 
     def reference(self, schema: Mapping[str, Any]) -> str:
-        """The tag that closes a value is a part of its rule, so that there is none to refer to."""
+        """Write the referenced schema in place: a value's closing tag is part of its rule, so it cannot be
+        shared.
+        """
         return self.value(self.resolved(schema["$ref"]))
 
     def text(self, shortest: int | None, longest: int | None) -> str:
@@ -171,7 +175,7 @@ class MiniMaxM3Rules(SchemaRules):
         return self.anything()
 
     def anything(self) -> str:
-        """Text or tags of any names, of which a grammar cannot say that they match."""
+        """Text or tags of any names; a grammar cannot require that the tags match."""
         name = f"{self.prefix}_any"
         if not self._has_any:
             self._has_any = True

@@ -17,7 +17,7 @@ _NAMED = NamedSyntax(CallFrame(_OPENER, again=_OPENER), "[ARGS]", optional="[CAL
 
 
 class MistralCallParser(NamedCallParser):
-    """Both variants: fine-tuned models mix them."""
+    """Accepts both variants, since fine-tuned models mix them."""
 
     def call(self) -> Parsing[None]:
         character = yield from self.after_space()
@@ -29,7 +29,7 @@ class MistralCallParser(NamedCallParser):
 
 
 class MistralListFormat(JsonToolCallFormat):
-    """Tokenizers up to version 7."""
+    """Models with tokenizer version 7 or older."""
 
     name = "mistral"
     short_ids = True
@@ -43,7 +43,7 @@ class MistralListFormat(JsonToolCallFormat):
 
 
 class MistralNamedFormat(NamedToolCallFormat):
-    """Tokenizers from version 11 on."""
+    """Models with tokenizer version 11 or newer."""
 
     name = "mistral-named"
     short_ids = True

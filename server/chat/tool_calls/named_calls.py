@@ -27,7 +27,7 @@ MAX_NAME = 256
 
 @dataclass(frozen=True)
 class NamedSyntax:
-    """A call is: name `middle` {…}. What precedes the name in all calls is the end of `frame.first`.
+    """A call is: name `middle` {…}. What precedes the name in every call is the end of `frame.first`.
 
     optional: a marker after the name, followed by anything, that models may insert.
     """
@@ -88,7 +88,7 @@ class NamedToolCallFormat(WritableFormat):
         return self.syntax.frame.grammar(rules, options, terminals)
 
     def head_rule(self, name: str, terminals: GrammarTerminals) -> str:
-        """What precedes the arguments."""
+        """The part before the arguments."""
         return terminals(name + self.syntax.middle)
 
     def written(self, calls: Sequence[tuple[str, str]]) -> str:
@@ -106,7 +106,7 @@ class NamedToolCallFormat(WritableFormat):
 
 
 def derive_named_syntax(calls: RenderedCalls) -> NamedSyntax | None:
-    """The syntax of calls that a template renders as a name and JSON; None: they are none."""
+    """The syntax of calls that a template renders as a name and JSON; None if it does not."""
     text = calls.one if calls.two is None else calls.two
     name = text.index(NAME)
     middle, end = _find_arguments(text, name + len(NAME), ARGUMENTS)
@@ -126,7 +126,7 @@ def derive_named_syntax(calls: RenderedCalls) -> NamedSyntax | None:
 
 
 def _find_arguments(text: str, start: int, arguments: object) -> tuple[str, int]:
-    """What stands before the arguments, and where they end. "": there are none."""
+    """The text before the arguments, and where they end. "": there are none."""
     begin = text.find("{", start)
     try:
         value, end = json.JSONDecoder().raw_decode(text, begin)

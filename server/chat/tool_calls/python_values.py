@@ -1,4 +1,4 @@
-"""Values in Python's syntax, which some templates show models and some models write, as JSON."""
+"""Values in Python's syntax, which some templates show to models and some models write, as JSON."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SPACE = re.compile(r"\s*")
 
 
 def python_as_json(text: str) -> str | None:
-    """A whole value, JSON or Python's, as JSON with all digits of numbers. None: it is neither."""
+    """A complete value in JSON or Python syntax, as JSON with all digits of numbers. None: it is neither."""
     try:
         value, end = read_value(text, 0)
     except ValueError:
@@ -27,7 +27,7 @@ def python_as_json(text: str) -> str | None:
 
 
 def read_value(text: str, position: int, depth: int = 0) -> tuple[str, int]:
-    """The value that begins at a position, as JSON, and where it ends. Raises ValueError."""
+    """The value at a position, as JSON, and where it ends. Raises ValueError."""
     if depth > MAX_DEPTH:
         raise ValueError("nested too deeply")
     opening = text[position : position + 1]
@@ -45,7 +45,7 @@ def read_value(text: str, position: int, depth: int = 0) -> tuple[str, int]:
 
 
 def unescape(text: str) -> str:
-    """The inside of a string."""
+    """The characters of a string literal without its quotes."""
 
     def character(match: re.Match[str]) -> str:
         simple, *codes, newline = match.groups()

@@ -1,4 +1,4 @@
-"""All formats of tool calls, and which of them a template uses."""
+"""All tool-call formats, and the detection of the one that a template uses."""
 
 from __future__ import annotations
 
@@ -64,5 +64,5 @@ TOOL_CALL_FORMATS: tuple[ToolCallFormat, ...] = (
 
 
 def detect_tool_call_format(source: str) -> ToolCallFormat:
-    """The format that a chat template uses; the generic one if no other is detected."""
+    """The format that a chat template uses; the generic one if none is detected."""
     return next(call_format for call_format in TOOL_CALL_FORMATS if call_format.detects(source))

@@ -20,10 +20,10 @@ Render = Callable[[str, Calls], str | None]
 
 @dataclass(frozen=True)
 class RenderedCalls:
-    """The texts that begin with the first character of the calls and end with the last.
+    """The rendered texts, from the first character of the calls to the last.
 
-    one: a call of NAME with ARGUMENTS. empty: one of SECOND_NAME without arguments. two: both; None: the
-    template renders one call per message. python: it writes `True`, not JSON, for an argument that is true.
+    one: a call of NAME with ARGUMENTS. empty: a call of SECOND_NAME without arguments. two: both; None: the
+    template renders one call per message. python: it writes a true argument as `True`, not as JSON.
     """
 
     one: str
@@ -33,7 +33,9 @@ class RenderedCalls:
 
 
 def render_calls(render: Render, prompt: str, several: bool) -> RenderedCalls | None:
-    """render: the conversation with an answer of such a text and calls. prompt: without the answer."""
+    """render: renders the conversation with an answer of this text and these calls. prompt: the prompt
+    without the answer.
+    """
     plain = render(_TEXT, ())
     if plain is None or _TEXT not in plain:
         return None
@@ -56,7 +58,7 @@ def render_calls(render: Render, prompt: str, several: bool) -> RenderedCalls | 
 
 
 def common_length(a: str, b: str) -> int:
-    """The length of the common prefix of two texts, which does not end within a marker."""
+    """The length of the common prefix of two texts, without a partial marker at its end."""
     i = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
     opening = _UNFINISHED_MARKER.search(b, max(i - MAX_MARKER, 0), i)
     return i if opening is None else opening.start()

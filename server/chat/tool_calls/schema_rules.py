@@ -1,4 +1,4 @@
-"""Rules of a grammar for values of a JSON schema that are written in another syntax than JSON."""
+"""Grammar rules for values of a JSON schema that are not written in JSON syntax."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ class SchemaRules(ABC):
         self._has_any = False  # the rule of any value is written
 
     def arguments(self) -> str:
-        """The name of a rule for all arguments."""
+        """The name of a rule that matches all arguments."""
         if fault := fault_of(self.tool.schema):
             raise self.unsupported(fault)
         self._check_keywords(self.tool.schema, {"object"})
         return self.add(self.pairs(self._pairs(self.tool.schema)))
 
     def add(self, expression: str) -> str:
-        """The name of a new rule."""
+        """Add a rule and return its name."""
         name = f"{self.prefix}_{len(self.rules)}"
         self._count(expression)
         self.rules.append(f"{name}: {expression}")
         return name
 
     def value(self, schema: Any) -> str:
-        """An expression that matches what is valid. Raises UnsupportedSchema."""
+        """An expression that matches the valid values. Raises UnsupportedSchema."""
         self._depth += 1
         self._n_values += 1
         if self._depth > MAX_DEPTH or self._n_values > MAX_VALUES:
@@ -65,7 +65,7 @@ class SchemaRules(ABC):
         return expression
 
     def _count(self, expression: str) -> None:
-        """Names and values of a schema may be long, and references repeat them."""
+        """Count the length: names and values of a schema may be long, and references repeat them."""
         self._n_chars += len(expression)
         if self._n_chars > MAX_BYTES:
             raise self.unsupported("is too large")
@@ -122,7 +122,7 @@ class SchemaRules(ABC):
         return self.map_of(self.value(others)) if others and others is not True else self.any_object()
 
     def _pairs(self, schema: Mapping[str, Any]) -> list[tuple[str, bool]]:
-        """An expression of each pair in order, and whether it is required."""
+        """An expression for each pair, in order, and whether the pair is required."""
         properties, required = schema.get("properties") or {}, schema.get("required") or ()
         if unknown := [name for name in required if name not in properties]:
             raise self.unsupported(f"requires {unknown[0]!r}, which it does not describe")
@@ -140,7 +140,7 @@ class SchemaRules(ABC):
         return self._references[path]
 
     def resolved(self, path: str) -> Any:
-        """The schema that a reference names."""
+        """The schema that a reference points to."""
         if path in self._targets:
             return self._targets[path]
         target: Any = self.tool.schema
@@ -169,7 +169,7 @@ class SchemaRules(ABC):
         return UnsupportedSchema(f"the schema of '{self.tool.name}' {reason}")
 
     def text_before(self, marker: str, shortest: int | None, longest: int | None) -> str:
-        """Text of such a length, and the marker that ends it."""
+        """Text of a bounded length, and the marker that ends it."""
         text = f"/(?s:.){repeated(shortest, longest)}/"
         if marker in self.terminals.tokens:  # which no text contains
             return f"{text} {self.terminals(marker)}"
@@ -203,7 +203,7 @@ class SchemaRules(ABC):
 
     @abstractmethod
     def pairs(self, pairs: Sequence[tuple[str, bool]]) -> str:
-        """Pairs without what encloses them; True: it is required."""
+        """Pairs without their enclosing brackets; True: the pair is required."""
 
     @abstractmethod
     def object(self, pairs: Sequence[tuple[str, bool]]) -> str: ...
@@ -223,7 +223,7 @@ class SchemaRules(ABC):
 
 
 class BracketRules(SchemaRules):
-    """Objects in braces and lists in brackets, as in JSON, with other strings, words or keys."""
+    """Objects in braces and lists in brackets, as in JSON, but with other strings, words or keys."""
 
     comma = ", "
     words: tuple[tuple[str, ...], ...] = (("true",), ("false",), ("null",))  # by any of these names
@@ -245,7 +245,7 @@ class BracketRules(SchemaRules):
     def any_key(self) -> str: ...
 
     def pairs(self, pairs: Sequence[tuple[str, bool]]) -> str:
-        """By two rules for each pair: `rest` after another pair, `first` where none has come."""
+        """Two rules for each pair: `rest` after another pair, `first` if there was none."""
         rest = first = ""
         comma = self.terminals(self.comma)
         for pair, required in reversed(pairs):

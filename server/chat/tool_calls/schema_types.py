@@ -1,4 +1,4 @@
-"""Which types of JSON values a schema allows."""
+"""The types of JSON values that a schema allows."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _PLAIN = {"type", "anyOf", "title", "description", "default", "examples"}
 
 
 def json_types(schema: Any, depth: int = 0) -> frozenset[str] | None:
-    """Names of types, where integers are numbers; None: any, or not known."""
+    """Names of types, where integers are numbers; None: any type, or unknown."""
     if not isinstance(schema, Mapping) or depth > MAX_DEPTH:
         return None
     listed = schema.get("type")
@@ -41,7 +41,7 @@ def json_types(schema: Any, depth: int = 0) -> frozenset[str] | None:
 
 
 def fault_of(schema: Any, depth: int = 0) -> str | None:
-    """What is wrong with the form of a schema; None: nothing, and what reads it can rely on that."""
+    """What is wrong with the form of a schema; None: nothing, so its readers can rely on the form."""
     if not isinstance(schema, Mapping):
         return None
     if depth > MAX_NESTING:
@@ -61,7 +61,7 @@ def fault_of(schema: Any, depth: int = 0) -> str | None:
 
 
 def allows_only_text(schema: Any) -> bool:
-    """Whether it is one of strings that does not combine others."""
+    """Whether the schema allows only strings and does not combine other schemas."""
     return (
         isinstance(schema, Mapping)
         and json_types(schema) == frozenset(("string",))
@@ -70,7 +70,7 @@ def allows_only_text(schema: Any) -> bool:
 
 
 def allows_text_or_null(schema: Any) -> bool:
-    """Whether it is one of any string or null, as clients write optional arguments."""
+    """Whether the schema allows any string or null, as clients write optional arguments."""
     if not isinstance(schema, Mapping) or json_types(schema) != frozenset(("string", "null")):
         return False
     branches = schema.get("anyOf") or [schema]

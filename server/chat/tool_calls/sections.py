@@ -19,10 +19,10 @@ from server.chat.tool_calls.tool_call_format import (
 
 @dataclass(frozen=True)
 class Sections:
-    """What opens each section and what closes it.
+    """The markers that open and close each section.
 
-    turn: begins an answer in the prompt. calls: opens the section of calls, which the format reads.
-    more: follows reasoning. closers: further markers that end a text.
+    turn: begins an answer in the prompt. calls: opens the section of calls, which the format reads. more:
+    follows reasoning. closers: further markers that end a text.
     """
 
     turn: str
@@ -34,7 +34,7 @@ class Sections:
 
 
 class SectionsParser(StreamingParser):
-    """before: the part of the answer that the prompt contains. raw: reasoning stays in the content."""
+    """before: the part of the answer that is already in the prompt. raw: reasoning stays in the content."""
 
     def __init__(self, sections: Sections, before: str, raw: bool, *args: Any) -> None:
         self.sections, self.raw = sections, raw
@@ -76,21 +76,21 @@ class SectionsParser(StreamingParser):
 
     @abstractmethod
     def calls(self) -> Parsing[None]:
-        """After the marker."""
+        """Read the section of calls, after its marker."""
 
 
 class SectionsFormat(ToolCallFormat):
-    """Reasoning is a section of its own, so that its grammars begin after it."""
+    """Reasoning is a separate section, so the format's grammars begin after it."""
 
     sections: Sections
 
     @abstractmethod
     def parser(self, before: str, raw: bool, tools: tuple[Tool, ...], *args: Any) -> StreamingParser:
-        """args: new_id, limit."""
+        """A parser of the section of calls. args: new_id, limit."""
 
     @abstractmethod
     def call_rules(self, options: ToolOptions, terminals: GrammarTerminals) -> list[str]:
-        """The rule `calls` for the section of calls with its marker, and further rules."""
+        """The rule `calls` for the section of calls including its marker, and further rules."""
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return self.parser("", False, options.tools, new_id, options.limit)
@@ -103,7 +103,7 @@ class SectionsFormat(ToolCallFormat):
         return self.parser(before, raw, tools, new_id, limit)
 
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str | None:
-        """None where the answer may be any text."""
+        """The grammar; None if the answer may be any text."""
         if not options.required and options.answer is None:
             return None
         rules = self.call_rules(options, terminals)
@@ -121,7 +121,7 @@ class SectionsFormat(ToolCallFormat):
         return join_rules([f"start: {self._more(terminals)} final", *self._final(answer, terminals)])
 
     def _more(self, terminals: GrammarTerminals) -> str:
-        """What stands between the reasoning and the rest."""
+        """The text between the reasoning and the rest."""
         more = terminals(self.sections.more)
         return f"({more})?" if more else ""
 

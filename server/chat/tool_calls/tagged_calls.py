@@ -127,7 +127,7 @@ class TaggedCallParser(FramedCallParser):
         return name
 
     def key(self) -> Parsing[tuple[str, bool | None]]:
-        """Key, and whether the value is JSON; None: the schema tells."""
+        """Read a key, and whether its value is JSON; None: the schema decides."""
         key: list[str] = []
 
         def add(text: str) -> None:
@@ -143,7 +143,7 @@ class TaggedCallParser(FramedCallParser):
         return "".join(key).strip(), is_json
 
     def argument(self, schema: Any, is_json: bool | None) -> Parsing[None]:
-        """The value up to the tag that closes it. Strings are emitted as they arrive."""
+        """Read a value up to its closing tag. Strings are emitted as they arrive."""
         character = yield from self.next()
         if character != "\n" or not self.in_lines:
             self.unread(character)
@@ -160,7 +160,7 @@ class TaggedCallParser(FramedCallParser):
 
 
 def value_as_json(text: str, schema: Any) -> str:
-    """A value whose schema allows more than strings, as JSON. Some templates show models Python's syntax."""
+    """A value whose schema allows more than strings, as JSON. Some templates show models Python syntax."""
     types = json_types(schema)
     value = python_as_json(text.strip())
     if value is not None and (types is None or "string" not in types or json_type(value) in types):
@@ -169,7 +169,7 @@ def value_as_json(text: str, schema: Any) -> str:
 
 
 def json_type(text: str) -> str:
-    """The type of a JSON value, by its first character."""
+    """The type of a JSON value, judged by its first character."""
     return {"{": "object", "[": "array", '"': "string", "t": "boolean", "f": "boolean", "n": "null"}.get(
         text[:1], "number"
     )
@@ -223,7 +223,7 @@ class TaggedToolCallFormat(WritableFormat):
 
 
 def derive_tagged_syntax(calls: RenderedCalls) -> TaggedSyntax | None:
-    """The syntax of calls that a template renders as tags; None: they are none."""
+    """The syntax of calls that a template renders as tags; None if it does not."""
     (a, a_value), (b, b_value) = ARGUMENTS.items()
     cut = _cut(calls.one, NAME, a, str(a_value), b, str(b_value))
     if cut is None or not cut[0].strip() or "{" in cut[1] or SECOND_NAME not in calls.empty:
@@ -280,7 +280,7 @@ def _shortest_key_open(text: str) -> int:
 def argument_rules(
     options: ToolOptions, syntax: TaggedSyntax, terminals: GrammarTerminals
 ) -> Iterator[tuple[int, Tool, str, list[str]]]:
-    """Of each tool its number, its arguments, and the rules that these need. Raises UnsupportedSchema."""
+    """For each tool, its number, its arguments, and the rules that these need. Raises UnsupportedSchema."""
     room = MAX_BYTES
     for i, tool in enumerate(options.tools):
         arguments, rules = _rules_of(tool, f"argument_{i}", syntax, terminals, room)
@@ -293,7 +293,7 @@ def _rules_of(
 ) -> tuple[str, list[str]]:
     """Arguments in the order of the schema, optional unless required.
 
-    room: characters that the rules may have, since each argument repeats the definitions of the schema.
+    room: characters that the rules may take, since each argument repeats the schema's definitions.
     """
     schema = tool.schema
     if fault := fault_of(schema):
@@ -338,7 +338,7 @@ def _value_rule(
     terminals: GrammarTerminals,
     tool: Tool,
 ) -> tuple[bool, str, list[str]]:
-    """Whether it is text, the value with what closes it, and further rules."""
+    """Whether the value is text, the value with its closing tag, and further rules."""
     close = syntax.value_close
     if allows_text_or_null(schema) and not syntax.json_key_close:
         return True, *_any_text(rule, "*", syntax, terminals)
@@ -363,7 +363,9 @@ def _value_rule(
 def _any_text(
     rule: str, count: str, syntax: TaggedSyntax, terminals: GrammarTerminals
 ) -> tuple[str, list[str]]:
-    """Text with what closes it, and further rules. count: of characters, as in a regular expression."""
+    """Text with its closing tag, and further rules. count: the number of characters, as in a regular
+    expression.
+    """
     close = syntax.value_close
     if syntax.cdata:
         plain = f"/[^<&\\n]{count}/ {terminals(close)}"

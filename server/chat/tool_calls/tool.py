@@ -1,4 +1,4 @@
-"""The tools of a request, and the checks of them."""
+"""The tools of a request, and their validation."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]{1,128}")
 
 @dataclass(frozen=True)
 class Tool:
-    """A function that the model may call, as a client describes it: `check_tools` checks it.
+    """A function that the model may call, as a client describes it; `check_tools` validates it.
 
-    parameters: JSON schema of the arguments, an object; None: there are none. param: the request's field.
+    parameters: JSON schema of the arguments, an object; None: it has none. param: the request's field.
     """
 
     name: str
@@ -33,7 +33,7 @@ class Tool:
     param: str = field(default="", compare=False)
 
     def wire(self) -> dict[str, Any]:
-        """In OpenAI's form, which templates expect. Most of them need a description."""
+        """The tool in OpenAI's form, which templates expect. Most of them need a description."""
         function = {
             "name": self.name,
             "description": self.description or "",
@@ -43,7 +43,8 @@ class Tool:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """JSON schema of the arguments. One that names none, as `{"type": "object"}`, allows none."""
+        """JSON schema of the arguments. A schema that lists none, such as `{"type": "object"}`, allows none.
+        """
         described = {key: value for key, value in (self.parameters or {}).items() if key not in _ANNOTATIONS}
         silent = all(key in _NOTHING and value == _NOTHING[key] for key, value in described.items())
         return NO_ARGUMENTS if silent else self.parameters or NO_ARGUMENTS
@@ -51,7 +52,7 @@ class Tool:
 
 @dataclass(frozen=True)
 class ToolChoice:
-    """Whether tools are called: never, as the model decides, or always.
+    """Whether tools are called: never, when the model decides so, or always.
 
     names: only these may be called; None: any. A named tool is `ToolChoice("required", ("name",))`.
     """
@@ -61,9 +62,9 @@ class ToolChoice:
 
 
 def check_tools(tools: Sequence[Tool], choice: ToolChoice, schema_field: str = "parameters") -> None:
-    """Raises ApiError (400) if a tool is invalid, or all of them together are, or the choice is none of them.
+    """Raises ApiError (400) if a tool, the tools as a whole, or the choice is invalid.
 
-    schema_field: the API's name of `parameters`.
+    schema_field: the API's name for `parameters`.
     """
     if len(tools) > MAX_TOOLS:
         raise wrong("tools", f"at most {MAX_TOOLS} tools are allowed, not {len(tools)}")

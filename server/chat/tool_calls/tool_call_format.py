@@ -1,4 +1,4 @@
-"""What every format of tool calls provides: its markers, a parser of outputs, a grammar."""
+"""The interface of tool-call formats: markers, a parser of outputs, a grammar."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ ANY_TEXT = r"/(?s:.*)/"
 class ToolOptions:
     """The tools of a request that may be called.
 
-    required: at least one must be. parallel: several may be. answer: the constraint on the content if none is
-    called, of a kind that `answer_rule` supports.
+    required: at least one must be called. parallel: several may be. answer: the constraint on the content if
+    none is called, of a kind that `answer_rule` supports.
     """
 
     tools: tuple[Tool, ...]
@@ -37,13 +37,13 @@ class ToolOptions:
 
     @property
     def limit(self) -> int | None:
-        """How many calls there may be; None: any number."""
+        """The maximum number of calls; None: no limit."""
         return None if self.parallel else 1
 
 
 @dataclass(frozen=True)
 class CallFrame:
-    """What stands around calls: `opener` `first` call (`again` call)* `last`.
+    """The frame around calls: `opener` `first` call (`again` call)* `last`.
 
     opener: the marker that a parser looks for.
     """
@@ -54,7 +54,7 @@ class CallFrame:
     last: str = ""
 
     def rule(self, options: ToolOptions, terminals: GrammarTerminals) -> str:
-        """The rule `calls`, for what follows the opener; the rule `call` is a call."""
+        """The rule `calls`, for what follows the opener; the rule `call` is one call."""
         more = f"({terminals(self.again)} call)*" if options.parallel else ""
         return f"calls: {terminals(self.first)} call {more} {terminals(self.last)}"
 
@@ -68,7 +68,7 @@ class CallFrame:
         return self.opener + self.first + self.again.join(calls) + self.last
 
     def ending_as(self, known: CallFrame) -> CallFrame:
-        """The frame without what a template writes after the last marker of a known one, to end the turn."""
+        """The frame without the text with which a template ends the turn after the last known marker."""
         marker = pieces_of(known.last)[-1:]
         if not marker or marker[0] not in self.last:
             return self
@@ -81,12 +81,12 @@ class CallFrame:
 
 
 def pieces_of(text: str) -> list[str]:
-    """The markers in a text: white space between them may vary."""
+    """The markers in a text; the white space between them may vary."""
     return [piece for piece in re.split(r"\s*\n\s*|(?<=>)\s*(?=<)", text.strip()) if piece]
 
 
 class FramedCallParser(StreamingParser):
-    """Reads calls in a frame, the first of them after both of its openers."""
+    """Reads calls in a frame; the first call follows both openers."""
 
     def __init__(self, frame: CallFrame, *args: Any) -> None:
         self.section, self.opener = frame.opener, frame.first.strip()
@@ -100,14 +100,14 @@ class FramedCallParser(StreamingParser):
             yield from self.attempt(opener, self.first_call() if in_section else self.call())
 
     def first_call(self) -> Parsing[None]:
-        """After the marker of the section."""
+        """Read the first call, after the marker of the section."""
         if not (yield from self.accept(self.opener)):
             raise UnexpectedText
         yield from self.call()
 
     @abstractmethod
     def call(self) -> Parsing[None]:
-        """After the opener."""
+        """Read a call, after the opener."""
 
 
 class UnsupportedSchema(Exception):
@@ -115,7 +115,7 @@ class UnsupportedSchema(Exception):
 
 
 class ToolCallFormat(ABC):
-    """How certain models call tools."""
+    """The format in which certain models call tools."""
 
     name: str
     short_ids = False  # call ids have nine characters
@@ -132,18 +132,18 @@ class ToolCallFormat(ABC):
 
     @abstractmethod
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
-        """A parser of one output. new_id: makes ids of calls."""
+        """A parser of one output. new_id: generates ids of calls."""
 
     @abstractmethod
     def grammar(self, options: ToolOptions, terminals: GrammarTerminals) -> str | None:
         """A grammar (Lark) of outputs whose calls have valid arguments. Raises UnsupportedSchema.
 
-        None: nothing is required, and the format cannot constrain optional calls.
+        None: no call is required, and the format cannot constrain optional calls.
         """
 
     @abstractmethod
     def example(self) -> str:
-        """A call, to show to models whose template does not describe the format."""
+        """An example of a call, for models whose template does not describe the format."""
 
     def fitted(self, calls: RenderedCalls) -> ToolCallFormat:
         """The format with the white space that a template writes."""
@@ -152,18 +152,18 @@ class ToolCallFormat(ABC):
     def new_answer_parser(
         self, options: ToolOptions | None, new_id: Callable[[], str], prompt: str, raw: bool
     ) -> StreamingParser | None:
-        """A parser of the whole output, where the format has its own way to write reasoning and content.
+        """A parser of the whole output, if the format has its own way of writing reasoning and content.
 
         raw: reasoning stays in the content.
         """
         return None
 
     def answer_grammar(self, answer: str, terminals: GrammarTerminals) -> str | None:
-        """A grammar around `answer`, the rule for the content, where the format encloses the content."""
+        """A grammar around `answer`, the rule for the content, if the format encloses the content."""
         return None
 
     def adapt_messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Further changes that templates with this format need."""
+        """Further changes that templates of this format need."""
         return messages
 
 
@@ -172,7 +172,7 @@ class WritableFormat(ToolCallFormat):
 
     @abstractmethod
     def written(self, calls: Sequence[tuple[str, str]]) -> str:
-        """Calls: names, and arguments as JSON."""
+        """Calls in the format. calls: names, and arguments as JSON."""
 
     def example(self) -> str:
         return self.written([("tool name", '{"argument name": "value"}')])
@@ -184,7 +184,7 @@ def arguments_rules(options: ToolOptions) -> list[str]:
 
 
 def schema_rule(schema: Mapping[str, Any], tool: Tool) -> str:
-    """A rule that matches what is valid for a schema of a tool. Raises UnsupportedSchema."""
+    """A rule that matches what is valid for a tool's schema. Raises UnsupportedSchema."""
     try:
         return strict_json_rule(schema)
     except ConfigError as error:
@@ -192,7 +192,7 @@ def schema_rule(schema: Mapping[str, Any], tool: Tool) -> str:
 
 
 def alternatives(rule: str, options: ToolOptions) -> str:
-    """The rule `<rule>` for any of `<rule>_<i>`, of which there is one for each tool."""
+    """The rule `<rule>` that matches any of `<rule>_<i>`, one for each tool."""
     return f"{rule}: " + " | ".join(f"{rule}_{i}" for i in range(len(options.tools)))
 
 

@@ -16,7 +16,7 @@ from server.chat.tool_calls.tool_call_format import ANY_TEXT, ToolOptions, Unsup
 
 
 class UnmarkedCallParser(JsonCallParser):
-    """Reads what an output begins with; subclasses read the rest in `rest`."""
+    """Reads the beginning of an output; subclasses read the rest in `rest`."""
 
     def read(self) -> Parsing[None]:
         space = yield from self.leading_space()
@@ -30,7 +30,7 @@ class UnmarkedCallParser(JsonCallParser):
 
     @abstractmethod
     def whole(self) -> Parsing[None]:
-        """The calls, from the first character on."""
+        """Read the calls, from the first character on."""
 
     def rest(self) -> Parsing[None]:
         while True:
@@ -42,7 +42,7 @@ def unmarked_grammar(
 ) -> str:
     """A grammar around the rule `calls`, a whole output that is an object beginning with `first_key`.
 
-    schema: of an output that calls a tool, needed where the answer must be JSON as well.
+    schema: of an output that calls a tool; needed if the answer must be JSON as well.
     """
     if options.answer is not None and options.answer.kind in ("json_schema", "json_object"):
         return join_rules([f"start: {_either(options, schema)}"])

@@ -1,1 +1,1 @@
-"""The layers around every route: access log, API keys, limits."""
+"""The middleware around every route: access log, API keys, limits."""

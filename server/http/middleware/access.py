@@ -1,7 +1,7 @@
 """Who may call which route: everyone, any client with a key, or an administrator.
 
-A route that is not named here needs a key. tests/server/http/middleware/test_access.py lists the decision for
-every route, and fails for a route without one.
+A route that is not listed here needs a key. tests/server/http/middleware/test_access.py lists the decision
+for every route, and fails for a route without one.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from starlette.routing import compile_path
 
 
 class Access(StrEnum):
-    """What a request needs, where the server has API keys."""
+    """What a request needs if the server has API keys."""
 
     PUBLIC = "public"
     KEY = "key"  # any key; the client sees its own requests and stored objects only
@@ -38,7 +38,7 @@ _admin = [(method, compile_path(path)[0]) for method, path in (entry.split(" ") 
 
 
 def required_access(method: str, path: str) -> Access:
-    """What a request needs. The path is matched as the router matches it."""
+    """What a request needs. Paths are matched as the router matches them."""
     if any(pattern.match(path) for pattern in _public):
         return Access.PUBLIC
     if any(method == name and pattern.match(path) for name, pattern in _admin):

@@ -1,4 +1,4 @@
-"""Outermost layer: an id for every request, one log line for every request, no escaping exception."""
+"""The outermost middleware: a request id, one log line per request, and no escaping exceptions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""API keys: which requests pass (`access` says what a route needs)."""
+"""API keys: which requests are allowed (`access` says what a route needs)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Auth:
-    """ASGI middleware: 401 without a valid key, 403 where the key's client may not do that.
+    """ASGI middleware: 401 without a valid key, 403 if the key's client may not call the route.
 
     It stores the client in scope["ggserve.client"], except for public routes without a valid key.
     """

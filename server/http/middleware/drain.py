@@ -1,4 +1,4 @@
-"""While the server drains: new requests are refused, running ones are not touched."""
+"""While the server drains, new requests are refused and running ones are not affected."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RETRY_AFTER_S = 5
 
 
 class Drain:
-    """ASGI middleware. `stopping`: whether the server drains.
+    """ASGI middleware. `stopping`: returns whether the server drains.
 
     Health and metrics are still answered, and requests can be cancelled.
     """

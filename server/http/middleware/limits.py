@@ -1,7 +1,7 @@
 """Limits on hosts, headers and bodies, checked before a route is called.
 
-The body is read here, counted as it arrives since Content-Length may be wrong or absent, and replayed to the
-route in one piece.
+The body is read here and passed to the route in one piece. It is counted as it arrives, since Content-Length
+may be wrong or absent.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class HeadLimits:
     """ASGI middleware that checks the headers before the body is read."""
 
     def __init__(self, app: ASGIApp, settings: Callable[[], Settings]) -> None:
-        """settings: gives those in force."""
+        """settings: returns the settings in effect."""
         self.app, self._settings = app, settings
         self.hosts = settings().host_names()
 
@@ -80,7 +80,7 @@ class BodyLimits:
     """ASGI middleware that reads the whole body within the limits."""
 
     def __init__(self, app: ASGIApp, settings: Callable[[], Settings]) -> None:
-        """settings: gives those in force."""
+        """settings: returns the settings in effect."""
         self.app, self._settings = app, settings
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -137,6 +137,6 @@ def _too_large(most: int) -> ApiError:
 
 
 async def refuse(error: ApiError, scope: Scope, receive: Receive, send: Send) -> None:
-    """Send an error from a middleware, which is outside of the exception handlers."""
+    """Send an error from a middleware, where exception handlers do not apply."""
     record_of(scope).error = error.code
     await error.response(scope)(scope, receive, send)

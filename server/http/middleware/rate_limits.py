@@ -1,6 +1,6 @@
-"""The limits of each API key: requests and tokens per minute, requests at the same time.
+"""The limits of each API key: requests and tokens per minute, concurrent requests.
 
-Requests that read or cancel are free, so that a client at its limit can still see and end what it runs.
+Requests that read or cancel are free, so that a client at its limit can still see and end its requests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HEADERS = tuple(
 
 
 class ClientLimits:
-    """ASGI middleware behind `Auth`. Responses tell what is left, in OpenAI's headers."""
+    """ASGI middleware after `Auth`. Responses report what is left, in OpenAI's headers."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -59,7 +59,7 @@ def _counts(scope: Scope) -> bool:
 
 
 def limit_headers(usage: ClientUsage) -> list[tuple[bytes, bytes]]:
-    """Of the limits that the client has."""
+    """The headers of the limits that the client has."""
     headers = []
     for unit, bucket in (("requests", usage.requests), ("tokens", usage.tokens)):
         if bucket is not None:
@@ -71,7 +71,7 @@ def limit_headers(usage: ClientUsage) -> list[tuple[bytes, bytes]]:
 
 
 def duration(seconds: float) -> str:
-    """As OpenAI writes it: 250ms, 12s, 6m0s, 1h2m3s."""
+    """A duration in OpenAI's format: 250ms, 12s, 6m0s, 1h2m3s."""
     if seconds < 1:
         return f"{math.ceil(seconds * 1000)}ms"
     whole = math.ceil(seconds)

@@ -1,4 +1,4 @@
-"""Repositories of the Hugging Face Hub: which file, its download, and what the cache holds.
+"""Repositories of the Hugging Face Hub: choosing a file, downloading it, and the contents of the cache.
 
-Built on huggingface_hub, which is imported when it is used. `choice` is pure.
+Built on huggingface_hub, which is imported when needed. `choice` has pure functions.
 """

@@ -1,4 +1,4 @@
-"""GGUF models in the Hugging Face cache, whoever put them there."""
+"""GGUF models in the Hugging Face cache, whichever program put them there."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from server.models.stored import StoredModel
 
 @dataclass(frozen=True)
 class CachedRepo:
-    """A repository of the cache. folder: of the newest snapshot; `models` have paths in it.
+    """A repository in the cache. folder: of the newest snapshot; the paths of `models` are relative to it.
 
-    cached: as the library has it, with all snapshots.
+    cached: as the library returns it, with all snapshots.
     """
 
     name: str
@@ -24,13 +24,13 @@ class CachedRepo:
     cached: Any
 
     def model_name(self, model: RepoModel) -> str:
-        """hf:OWNER/REPO:QUANT, or :FILE where that would not be enough."""
+        """hf:OWNER/REPO:QUANT, or :FILE where that would be ambiguous."""
         alone = bool(model.quant) and sum(other.quant == model.quant for other in self.models) == 1
         return f"hf:{self.name}:{model.quant if alone else model.path}"
 
 
 def repositories() -> Iterator[CachedRepo]:
-    """Those that hold complete GGUF models, in their newest snapshot."""
+    """The repositories whose newest snapshot contains complete GGUF models."""
     from huggingface_hub import CacheNotFound
 
     try:
@@ -56,7 +56,7 @@ def _scan() -> Any:
 
 
 def _sha256(blob: Path) -> str | None:
-    """A large file's blob is called after it; where links are impossible there are no blobs."""
+    """The checksum: a large file's blob is named after it; where links are impossible there are no blobs."""
     return blob.name if len(blob.name) == 64 and blob.name.isalnum() else None
 
 
@@ -77,19 +77,19 @@ def list_models() -> Iterator[StoredModel]:
 
 
 def files(name: str) -> Iterator[Path]:
-    """What `delete` removes: the files of the model that the list calls `name`, in every snapshot."""
+    """The files that `delete` removes: those of the model listed as `name`, in every snapshot."""
     for cached, paths in _stored(name):
         for revision in cached.revisions:
             yield from (file.file_path for file in revision.files if _path(file, revision) in paths)
 
 
 def delete(name: str) -> int:
-    """Remove the model that the list calls `name` from every snapshot; the bytes that are free again."""
+    """Delete the model listed as `name` from every snapshot. Returns the bytes freed."""
     return sum(_delete_files(cached, paths) for cached, paths in _stored(name))
 
 
 def _stored(name: str) -> Iterator[tuple[Any, set[str]]]:
-    """The repository as the library has it, and the model's paths in its snapshots."""
+    """The repository as the library returns it, and the model's paths in its snapshots."""
     for repo in repositories():
         for model in repo.models:
             if repo.model_name(model) == name:
@@ -101,9 +101,9 @@ def _path(file: Any, revision: Any) -> str:
 
 
 def _delete_files(cached: Any, paths: set[str]) -> int:
-    """Links first, then blobs that no other link needs; the whole repository if nothing else is in it.
+    """Delete links first, then blobs that no other link needs; the whole repository if nothing else is in it.
 
-    What a link has outside of the repository, a user put there: it stays.
+    A link's target outside the repository was put there by a user, so it is kept.
     """
     ours: set[Path] = set()
     others: set[Path] = set()

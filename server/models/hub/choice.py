@@ -1,4 +1,4 @@
-"""Which files of a repository make one model, and which model is meant."""
+"""Which files of a repository make up one model, and which model is meant."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Memory = Callable[[], int | None]  # bytes that are free for a model; None: any 
 
 @dataclass(frozen=True)
 class RepoFile:
-    """path: in the repository. size: in bytes. sha256: in hexadecimal, where the repository says it."""
+    """path: in the repository. size: in bytes. sha256: in hexadecimal, if the repository states it."""
 
     path: str
     size: int
@@ -33,7 +33,7 @@ class RepoFile:
 
 @dataclass(frozen=True)
 class RepoModel:
-    """The files of one model, all parts in order. quant: Q4_K_M, …; nothing if the name does not say."""
+    """The files of one model, all parts in order. quant: Q4_K_M, …; empty if the name does not state it."""
 
     quant: str
     files: tuple[RepoFile, ...]
@@ -44,12 +44,12 @@ class RepoModel:
 
     @property
     def path(self) -> str:
-        """Of the first part."""
+        """The path of the first part."""
         return self.files[0].path
 
 
 def models(files: Iterable[RepoFile]) -> list[RepoModel]:
-    """The models of a repository, smallest first; without incomplete sets of parts and projectors."""
+    """The models of a repository, smallest first, without incomplete split models and projectors."""
     sets: dict[tuple[str, int], dict[int, RepoFile]] = {}
     for file in files:
         path = PurePosixPath(file.path)
@@ -68,7 +68,7 @@ def models(files: Iterable[RepoFile]) -> list[RepoModel]:
 
 
 def quant_of(stem: str) -> str:
-    """The quantization that a file's name says, else its folder's; upper case."""
+    """The quantization in a file's name, or else in its folder's name, in upper case."""
     for name in reversed(PurePosixPath(stem).parts):
         if matches := list(_QUANT.finditer(name)):
             return matches[-1]["quant"].upper()
@@ -78,8 +78,8 @@ def quant_of(stem: str) -> str:
 def choose(available: Sequence[RepoModel], choice: str, memory: Memory, where: str) -> RepoModel:
     """The model that `choice` (a quantization or file) means; without it Q4_K_M, else the largest that fits.
 
-    memory: is only called where it matters. where: the repository, for messages. Raises ModelNotFound, which
-    names what there is.
+    memory: called only if it matters. where: the repository, for messages. Raises ModelNotFound, which lists
+    the models that exist.
     """
     if not available:
         raise ModelNotFound(
@@ -102,7 +102,9 @@ def choose(available: Sequence[RepoModel], choice: str, memory: Memory, where: s
 
 
 def _largest(available: Sequence[RepoModel], memory: int | None, where: str) -> RepoModel:
-    """Weights in floating point only where there are no others: slow, and hardly better than Q8_0."""
+    """The largest model. Floating-point weights only if there are no others: they are slow and hardly better
+    than Q8_0.
+    """
     quantized = [model for model in available if not re.fullmatch(_FLOAT, model.quant)] or available
     fitting = [model for model in quantized if memory is None or model.size <= memory * WEIGHTS_SHARE]
     if not fitting:

@@ -1,4 +1,4 @@
-"""The download of a model from the Hub: what there is, which files, their bytes, their checksums."""
+"""Downloading a model from the Hub: what exists, which files, their bytes, their checksums."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ REVISION = "main"
 
 @dataclass(frozen=True)
 class Download:
-    """A model to be downloaded. repo: as the Hub spells it. missing: bytes that are not in the cache yet."""
+    """A model to download. repo: as the Hub spells it. missing: bytes that are not in the cache yet."""
 
     repo: str
     model: RepoModel
@@ -36,7 +36,7 @@ class Download:
 
 
 def prepare(named: NamedModel, memory: Memory) -> Download:
-    """Ask the Hub what the repository holds and choose the model.
+    """Ask the Hub for the contents of the repository and choose the model.
 
     Raises DownloadError: no such repository, no such model in it, no access, no network, no space.
     """
@@ -63,10 +63,10 @@ def prepare(named: NamedModel, memory: Memory) -> Download:
 
 
 def download(plan: Download, report: Report) -> Path:
-    """Download what is missing, then check every file; the first one's path.
+    """Download what is missing, then verify every file. Returns the path of the first one.
 
-    What `report` raises ends the download; the next one goes on where it ended. Raises DownloadError; a file
-    with a wrong checksum is removed.
+    An exception raised by `report` ends the download; the next one resumes it. Raises DownloadError; a file
+    with a wrong checksum is deleted.
     """
     from huggingface_hub import try_to_load_from_cache
 
@@ -104,7 +104,7 @@ def _size(path: Path) -> int:
 
 
 def _quiet() -> None:
-    """The library and its HTTP client would log every request and every retry."""
+    """Silence the library and its HTTP client, which would log every request and every retry."""
     for name, level in (
         ("huggingface_hub", logging.ERROR),
         ("httpx", logging.WARNING),
@@ -114,7 +114,7 @@ def _quiet() -> None:
 
 
 def _verify(path: Path, file: RepoFile, repo: str, report: Report) -> None:
-    """Compare the checksum where the repository says one; remove the file if it differs."""
+    """Compare the checksum, if the repository states one; delete the file if it differs."""
     from huggingface_hub import constants
 
     if file.sha256 is None:

@@ -1,4 +1,4 @@
-"""What went wrong with the Hub, and what to do about it, in a line."""
+"""Errors of the Hub, with what to do about them, in one line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.models.progress import size_text
 
 @contextmanager
 def explained(repo: str) -> Iterator[None]:
-    """Errors of the Hub, the network and the disk in the block become a DownloadError."""
+    """Turns errors of the Hub, the network and the disk in the block into a DownloadError."""
     try:
         yield
     except Exception as error:
@@ -25,7 +25,7 @@ def explained(repo: str) -> Iterator[None]:
 
 
 def explain(error: Exception, repo: str) -> DownloadError | None:
-    """The error in our words; None if it is not one of the Hub, the network or the disk."""
+    """The error in our words; None if it is not an error of the Hub, the network or the disk."""
     from huggingface_hub import constants, errors
 
     endpoint = constants.ENDPOINT

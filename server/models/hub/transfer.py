@@ -1,4 +1,4 @@
-"""The bytes of one file of the Hub, resumed where an earlier process ended."""
+"""Transfers the bytes of one file from the Hub, resuming where an earlier process stopped."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from server.models.progress import Progress, Report
 
 
 class _Transfer:
-    """One file on its way. What `report` raises ends it."""
+    """One file in transfer. An exception raised by `report` ends it."""
 
     def __init__(self, repo: str, file: RepoFile, revision: str, report: Report) -> None:
         self._repo, self._file, self._revision, self._report = repo, file, revision, report
         self._done = 0
 
     def run(self) -> Path:
-        """The file's path in the cache."""
+        """Transfer the file and return its path in the cache."""
         from huggingface_hub import constants, hf_hub_download
 
         bar: Any = self._bar  # a function does as well as a class
@@ -37,7 +37,7 @@ class _Transfer:
         return Path(path)
 
     def _resume(self, partial: Path, bar: Any) -> None:
-        """Complete the partial file under the library's name for it, unless it is there."""
+        """Complete the partial file under the library's name for it, unless that file exists."""
         from huggingface_hub import hf_hub_url
         from huggingface_hub.file_download import http_get
         from huggingface_hub.utils import WeakFileLock, build_hf_headers  # type: ignore[attr-defined]
@@ -78,7 +78,7 @@ class _Transfer:
 
 
 class _Bar:
-    """What the library takes for its progress bar."""
+    """Takes the place of the library's progress bar."""
 
     def __init__(self, advance: Callable[[int], None]) -> None:
         self.update = advance
@@ -94,7 +94,7 @@ class _Bar:
 
 
 def partial_file(repo: str, file: RepoFile) -> Path:
-    """Where a download that was ended is kept; `hf cache` knows it by its suffix as incomplete."""
+    """Where an interrupted download is kept; `hf cache` recognizes it as incomplete by its suffix."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
 
@@ -103,6 +103,6 @@ def partial_file(repo: str, file: RepoFile) -> Path:
 
 
 def fetch(repo: str, file: RepoFile, revision: str, report: Report) -> Path:
-    """Download a file into the cache if it is not there; returns its path. Raises DownloadError."""
+    """Download a file into the cache unless it is there, and return its path. Raises DownloadError."""
     report(Progress("downloading", file.path.rpartition("/")[2], 0, file.size, file.sha256))
     return _Transfer(repo, file, revision, report).run()

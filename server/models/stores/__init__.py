@@ -1,1 +1,1 @@
-"""Models that other programs keep on this machine. They are read where they lie; nothing is changed."""
+"""Models that other programs store on this machine. They are used in place; nothing is changed."""

@@ -12,7 +12,7 @@ from server.models.stored import StoredModel
 
 
 def folders() -> list[Path]:
-    """LM Studio's folder of today and the one of before; both are read."""
+    """LM Studio's current folder and its former one; both are read."""
     return [Path.home() / ".lmstudio" / "models", Path.home() / ".cache" / "lm-studio" / "models"]
 
 

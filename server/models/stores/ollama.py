@@ -19,14 +19,14 @@ _MANIFEST_BYTES = 1 << 20
 
 
 def folders() -> list[Path]:
-    """Where Ollama keeps models: OLLAMA_MODELS, else the user's folder and that of its Linux service."""
+    """Ollama's folders: OLLAMA_MODELS, or else the user's folder and that of its Linux service."""
     if path := os.environ.get("OLLAMA_MODELS"):
         return [Path(path).expanduser()]
     return [Path.home() / ".ollama" / "models", Path("/usr/share/ollama/.ollama/models")]
 
 
 def list_models() -> Iterator[StoredModel]:
-    """The models whose file is there; a damaged manifest hides only its own model."""
+    """The models whose file exists; a damaged manifest hides only its own model."""
     for folder in folders():
         try:
             manifests = sorted((folder / "manifests").glob("*/*/*/*"))
@@ -57,7 +57,7 @@ def find(name: str) -> StoredModel:
 
 
 def _manifest(name: str) -> str:
-    """HOST/NAMESPACE/MODEL/TAG; what is left out has Ollama's default."""
+    """HOST/NAMESPACE/MODEL/TAG; omitted parts have Ollama's defaults."""
     path, colon, tag = name.rpartition(":")
     if not colon or "/" in tag:
         path, tag = name, TAG

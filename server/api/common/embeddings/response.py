@@ -1,4 +1,4 @@
-"""What /v1/embeddings, /embeddings and /embedding do: one request, two formats of the response."""
+"""The handler that /v1/embeddings, /embeddings and /embedding share: one request, two response formats."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 async def embeddings_response(body: EmbeddingRequest, context: RequestContext, native: bool) -> Bytes:
-    """native: in llama-server's format, which `content` in place of `input` asks for as well."""
+    """The response. native: in llama-server's format, which `content` in place of `input` also selects."""
     context.select_engine(body.model)
     check_fields(body, context)
     param = "content" if body.input is None else "input"

@@ -1,4 +1,4 @@
-"""The fields of /v1/embeddings, which llama-server's /embeddings and /embedding share."""
+"""The request fields of /v1/embeddings, shared with llama-server's /embeddings and /embedding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Pooling = Literal["none", "mean", "cls", "last", "rank"]
 
 
 def _parts(value: Any) -> Input:
-    """One input: a text, token ids, texts and ids in turn, or an object with either."""
+    """The parts of one input: a text, token ids, a mix of both, or an object that contains either."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, dict):
@@ -36,7 +36,7 @@ def _parts(value: Any) -> Input:
 
 
 def _text_of(value: dict[str, Any]) -> str:
-    """The text of {"prompt_string": …} or {"content": [{"type": "text", "text": …}]}."""
+    """The text in {"prompt_string": …} or {"content": [{"type": "text", "text": …}]}."""
     fields = {name: item for name, item in value.items() if item not in (None, [])}
     match fields:
         case {"prompt_string": str(text), **rest} if not rest:
@@ -96,7 +96,7 @@ InputField = Annotated[
 
 
 class TruncationFields(Schema):
-    """Inputs that are longer than the model takes are refused, unless one of these asks to cut them."""
+    """Inputs that are too long for the model are refused unless one of these fields truncates them."""
 
     truncate_prompt_tokens: int | None = field(
         "use only the first N tokens of longer inputs, with a warning; -1: as many as the model takes",
@@ -107,7 +107,7 @@ class TruncationFields(Schema):
     truncate: bool | None = field("true: as `truncate_prompt_tokens: -1`", True)
 
     def cut_to(self) -> int | None:
-        """As `server.input.task_inputs` takes it. Raises ApiError (400)."""
+        """The limit in the form that `server.input.task_inputs` takes. Raises ApiError (400)."""
         if self.truncate_prompt_tokens == 0:
             raise wrong("truncate_prompt_tokens", "must be at least 1, or -1 for what the model takes")
         if self.truncate is False and self.truncate_prompt_tokens is not None:
@@ -150,7 +150,7 @@ class EmbeddingRequest(TruncationFields):
 
 
 class NativeEmbedding(Reply):
-    """As llama-server answers: a list of these. Warnings are in the header `x-warnings`."""
+    """An item of llama-server's response, which is a list. Warnings are in the header `x-warnings`."""
 
     index: int = required("the input's place", 0)
     embedding: list[list[float]] = required(

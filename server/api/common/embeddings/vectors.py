@@ -1,4 +1,4 @@
-"""Vectors of inputs: computed by the engine, normalized and encoded."""
+"""Embedding vectors: computed by the engine, then normalized and encoded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POOLED, TOKENS = 2, -1  # default norms: to length 1, none
 
 @dataclass(frozen=True)
 class VectorFormat:
-    """How a request wants its vectors."""
+    """The form in which a request wants its vectors."""
 
     pooling: str
     norm: int  # as `normalized` takes it
@@ -38,7 +38,7 @@ class VectorFormat:
 
 
 def vector_format(body: EmbeddingRequest, context: RequestContext) -> VectorFormat:
-    """Checked against the model. Raises ApiError (400), which names the field."""
+    """The requested format, checked against the model. Raises ApiError (400), which names the field."""
     engine = context.engine
     pooling = pooling_of(body.pooling, context)
     if body.normalize is not None and body.embd_normalize is not None:
@@ -56,7 +56,7 @@ def vector_format(body: EmbeddingRequest, context: RequestContext) -> VectorForm
 
 
 def pooling_of(requested: str | None, context: RequestContext) -> str:
-    """The request's, else --pooling, else that of the model's file."""
+    """The request's pooling, else that of --pooling, else that of the model file."""
     info = context.engine.info or {}
     default = context.state.settings.pooling
     pooling: str = requested or (default if default != "auto" else info.get("pooling", "last"))
@@ -74,7 +74,8 @@ def no_head(engine: Engine) -> ApiError:
 async def vectors_of(
     inputs: Sequence[Input], body: EmbeddingRequest, format: VectorFormat, param: str, context: RequestContext
 ) -> tuple[list[NDArray[np.float32]], int]:
-    """The rows of each input in `format`, and the number of tokens. param: the field of the inputs."""
+    """The vectors of each input in `format`, and the number of tokens. param: the name of the inputs' field.
+    """
     tokens = await input_tokens(inputs, context, param, body.cut_to())
     vectors = await embed(tokens, format.pooling, param, context)
 
@@ -87,7 +88,7 @@ async def vectors_of(
 async def text_vectors(
     texts: Sequence[str], body: EmbeddingRequest, param: str, context: RequestContext
 ) -> tuple[list[list[float]], int]:
-    """One vector for each text, and the number of tokens. param: the field of the texts."""
+    """One vector per text, and the number of tokens. param: the name of the texts' field."""
     if not texts:
         return [], 0
     format = vector_format(body, context)
@@ -96,7 +97,7 @@ async def text_vectors(
 
 
 def is_large(vectors: Sequence[NDArray[np.float32]]) -> bool:
-    """Whether working on all of them would block the event loop."""
+    """Whether processing all the vectors would block the event loop."""
     return sum(map(len, vectors)) > _INLINE_VECTORS
 
 
@@ -107,8 +108,8 @@ async def embed(
     context: RequestContext,
     second: Sequence[int] = (),
 ) -> list[NDArray[np.float32]]:
-    """The vectors of each input, float32 [rows, n]. param: the field of the inputs. second: where the second
-    sentence of each begins.
+    """The vectors of each input, float32 [rows, n]. param: the name of the inputs' field. second: for each
+    input, the position at which its second sentence begins.
     """
     import numpy as np
 
@@ -169,7 +170,7 @@ def encode_vector(row: NDArray[np.float32], format: VectorFormat) -> bytes:
 
 
 def native_reply(vectors: Sequence[NDArray[np.float32]], format: VectorFormat) -> bytes:
-    """llama-server's format: a list, with as many vectors for each input as it has rows."""
+    """llama-server's format: a list with one vector per row of each input."""
     items = [
         b'{"index":%d,"embedding":[%b]}' % (i, b",".join(encode_vector(row, format) for row in rows))
         for i, rows in enumerate(vectors)
@@ -178,7 +179,7 @@ def native_reply(vectors: Sequence[NDArray[np.float32]], format: VectorFormat) -
 
 
 def warning_headers(warnings: Sequence[str]) -> dict[str, str]:
-    """For replies that are lists and so have no place for warnings."""
+    """The header with the warnings, for responses that are lists and so have no field for them."""
     if not warnings:
         return {}
     text = "; ".join(warnings).encode("ascii", "backslashreplace").decode()

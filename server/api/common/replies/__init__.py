@@ -1,4 +1,5 @@
-"""What responses of several APIs share: content blocks, log-probabilities, timings, errors, completions.
+"""Parts of responses that several APIs share: content blocks, log-probabilities, timings, errors,
+completions.
 
 For the formatters of the APIs.
 """

@@ -15,7 +15,9 @@ Kind = Literal["reasoning", "text", "call"]
 
 
 class Block:
-    """A run of one kind. `call` has the id and name of a tool call, whose arguments are the block's text."""
+    """A run of output of one kind. `call` has the id and name of a tool call, whose arguments are the block's
+    text.
+    """
 
     def __init__(self, index: int, kind: Kind, id: str, call: ToolCallDelta | None = None) -> None:
         self.index, self.kind, self.id, self.call = index, kind, id, call
@@ -28,7 +30,7 @@ class Block:
 
 
 class BlockChange(NamedTuple):
-    """What became of a block. text and tokens: those that a block has grown by."""
+    """A change of one block. text, tokens: what was added to the block."""
 
     kind: Literal["opened", "grown", "closed"]
     block: Block
@@ -37,17 +39,17 @@ class BlockChange(NamedTuple):
 
 
 class Blocks:
-    """The blocks of one sequence so far, of which the last may be open."""
+    """The blocks of one sequence so far; the last one may still be open."""
 
     def __init__(self, prefixes: Mapping[Kind, str]) -> None:
-        """prefixes: of the blocks' ids."""
+        """prefixes: the prefixes of the blocks' ids."""
         self.all: list[Block] = []
         self.open: Block | None = None
         self.end: SequenceEnd | None = None
         self._prefixes = prefixes
 
     def feed(self, delta: OutputDelta) -> list[BlockChange]:
-        """What the next piece of output changes."""
+        """The changes that the next piece of output causes."""
         changes: list[BlockChange] = []
         if delta.reasoning:
             changes += self._more("reasoning", delta.reasoning, ())
@@ -61,13 +63,13 @@ class Blocks:
         return changes
 
     def finish(self, end: SequenceEnd | None) -> list[BlockChange]:
-        """What the end of the output changes."""
+        """The changes that the end of the output causes."""
         self.end = end
         # Clients look at the first block without asking whether there is one.
         return [*([] if self.all else self._start("text")), *self._close()]
 
     def collect(self, sequence: OutputSequence, delta: OutputDelta) -> None:
-        """Both, where the changes are not told."""
+        """Apply both without returning the changes."""
         self.feed(delta)
         if sequence.end is not None:
             self.finish(sequence.end)
@@ -93,6 +95,6 @@ class Blocks:
 
 
 def named_event(kind: str, **fields: Any) -> bytes:
-    """One event with its name."""
+    """One server-sent event with a name."""
     data = msgspec.json.encode({"type": kind, **fields})
     return b"event: " + kind.encode() + b"\ndata: " + data + b"\n\n"

@@ -1,4 +1,4 @@
-"""Tokens and their log-probabilities in the two shapes of the OpenAI API."""
+"""Tokens and their log-probabilities in the two formats of the OpenAI API."""
 
 from __future__ import annotations
 
@@ -41,23 +41,23 @@ class TokenTexts:
         return known
 
     def text(self, id: int) -> str:
-        """For completions: parts of characters as bytes:\\xe2\\x80."""
+        r"""The text of a token in completions, where partial characters are written as bytes:\xe2\x80."""
         text, escaped, _ = self._text_of(id)
         return f"bytes:{escaped}" if text is None else text
 
     def bytes(self, id: int) -> bytes:
-        """Those of a control token are its name's."""
+        """The bytes of a token; for a control token, those of its name."""
         return self._text_of(id)[2]
 
     def entry(self, id: int, logprob: float | None) -> dict[str, Any]:
-        """For chat: parts of characters as \\xe2\\x80."""
+        r"""A token's entry in chat, where partial characters are written as \xe2\x80."""
         text, escaped, data = self._text_of(id)
         return {"token": escaped if text is None else text, "logprob": number(logprob), "bytes": list(data)}
 
 
 @cache
 def token_texts(tokenizer: Any) -> TokenTexts:
-    """Those of one tokenizer, of which there are as many as models."""
+    """The `TokenTexts` of a tokenizer; cached, one per model."""
     return TokenTexts(tokenizer)
 
 
@@ -66,9 +66,9 @@ def number(logprob: float | None) -> float | None:
 
 
 def _likeliest(texts: TokenTexts, token: Token, top: int) -> dict[str, float | None] | None:
-    """The most likely tokens by their texts, and the token itself, as in OpenAI's API.
+    """The most likely tokens by their texts, including the token itself, as in OpenAI's API.
 
-    Null where nothing was predicted: at a prompt's beginning.
+    Null where nothing was predicted, at the beginning of a prompt.
     """
     if token.logprob is None:
         return None
@@ -78,7 +78,7 @@ def _likeliest(texts: TokenTexts, token: Token, top: int) -> dict[str, float | N
 
 
 def completion_logprobs(texts: TokenTexts, shown: Sequence[ShownToken], top: int) -> dict[str, Any]:
-    """`logprobs` of a choice of /v1/completions."""
+    """The field `logprobs` of a choice of /v1/completions."""
     return {
         "tokens": [texts.text(token.id) for token, _ in shown],
         "token_logprobs": [number(token.logprob) for token, _ in shown],
@@ -88,7 +88,7 @@ def completion_logprobs(texts: TokenTexts, shown: Sequence[ShownToken], top: int
 
 
 def chat_logprobs(texts: TokenTexts, shown: Sequence[ShownToken]) -> dict[str, Any]:
-    """`logprobs` of a choice of /v1/chat/completions."""
+    """The field `logprobs` of a choice of /v1/chat/completions."""
     content = []
     for token, _ in shown:
         entry = texts.entry(token.id, token.logprob)
@@ -98,9 +98,9 @@ def chat_logprobs(texts: TokenTexts, shown: Sequence[ShownToken]) -> dict[str, A
 
 
 def prompt_logprobs(texts: TokenTexts, prompt: ScoredPrompt, top: int) -> list[dict[str, Any] | None]:
-    """vLLM's `prompt_logprobs`: for each token itself and the most likely ones in its place, by their ids.
+    """vLLM's `prompt_logprobs`: for each token, itself and the most likely alternatives, by token id.
 
-    Null where nothing was predicted: at the prompt's beginning.
+    Null where nothing was predicted, at the beginning of the prompt.
     """
     return [
         None if rank is None else _by_id(texts, token, rank, top)

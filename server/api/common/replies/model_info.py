@@ -1,4 +1,4 @@
-"""What clients may know of a model's description."""
+"""The parts of a model's description that clients may see."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))
 
 
 class ModelDetails(NamedTuple):
-    """info: a loaded model's description, or as much of it as its file says; {}: nothing is known.
+    """info: a loaded model's description, or the part of it that the file tells; {} if nothing is known.
 
-    template: of chats. parameters: the server's defaults. Both of loaded models only.
+    template: the chat template. parameters: the server's defaults. Both for loaded models only.
     """
 
     info: Mapping[str, Any]
@@ -26,7 +26,7 @@ class ModelDetails(NamedTuple):
 
 
 async def model_details(model: ServedModel, context: RequestContext) -> ModelDetails:
-    """What is known of a model, which is not loaded for it."""
+    """What is known about a model without loading it."""
     registry = context.state.registry
     lease = registry.acquire(model, counts=False)
     if lease is None:
@@ -41,7 +41,7 @@ async def model_details(model: ServedModel, context: RequestContext) -> ModelDet
 
 
 def public_info(info: dict[str, Any]) -> dict[str, Any]:
-    """Everything but paths, which clients that only ask for text need not see."""
+    """A model's description without paths, which clients must not see."""
     public = {key: value for key, value in info.items() if key not in ("path", "file")}
     if "lora" in info:
         public["lora"] = [{k: v for k, v in adapter.items() if k != "path"} for adapter in info["lora"]]
@@ -49,7 +49,7 @@ def public_info(info: dict[str, Any]) -> dict[str, Any]:
 
 
 def metadata(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's description under the keys that GGUF files have."""
+    """A model's description under the keys that GGUF files use."""
     arch = info.get("architecture", "")
     return {
         "general.architecture": arch,
@@ -62,12 +62,13 @@ def metadata(name: str, info: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def parameter_size(n: int) -> str:
-    """The number of parameters as models are called by it: 134.5M, 7.248B."""
+    """The number of parameters as models are usually named: 134.5M, 7.248B."""
     return next((f"{n / scale:.4g}{unit}" for scale, unit in _UNITS if n >= scale), str(n))
 
 
 def capabilities(info: Mapping[str, Any], tokenizer: Any, formats: object) -> list[str]:
-    """What a model can do, in Ollama's words. formats: of its chat, as `ChatSupport` has them."""
+    """What a model can do, in Ollama's terms. formats: the model's chat formats, as `ChatSupport` has them.
+    """
     chat = formats if isinstance(formats, ChatFormats) else None
     generates = info.get("generates") is not False
     capabilities = {
@@ -83,7 +84,7 @@ def capabilities(info: Mapping[str, Any], tokenizer: Any, formats: object) -> li
 
 
 def header_capabilities(header: Mapping[str, Any]) -> list[str]:
-    """The same of a model that is not loaded, from what its file says (`server.registry.header`)."""
+    """The same for a model that is not loaded, from its file (`server.registry.header`)."""
     if not header:
         return []
     if not header["generates"]:

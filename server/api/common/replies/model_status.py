@@ -1,4 +1,4 @@
-"""How far a model is, in the words of llama-server's router."""
+"""The load status of a model, in the terms of llama-server's router."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _VALUES = {
 
 
 def model_status(model: ServedModel) -> dict[str, Any]:
-    """`value`: unloaded, loading or loaded; `progress` of loading; `failed` if it was to be loaded."""
+    """`value`: unloaded, loading or loaded; `progress` while loading; `failed` if the load failed."""
     state = model.state
     status: dict[str, Any] = {"value": _VALUES[state]}
     if state is ModelState.LOADING or model.successor is not None:

@@ -1,4 +1,4 @@
-"""A completion as llama-server words it: for /completion, and for `__verbose` of the OpenAI routes."""
+"""A completion in llama-server's format: for /completion, and for `__verbose` of the OpenAI routes."""
 
 from __future__ import annotations
 
@@ -60,16 +60,16 @@ _SAME = [
 
 
 def lora_settings(lora: AdapterScales) -> list[dict[str, Any]]:
-    """Adapters in use, as llama-server lists them."""
+    """The adapters in use, in llama-server's format."""
     return [{"id": number, "scale": scale} for number, scale in lora]
 
 
 def generation_settings(
     params: InferenceParameters, job: Job | None = None, sequence: OutputSequence | None = None
 ) -> dict[str, Any]:
-    """The values in force, by llama-server's names; what we do not have at its neutral value.
+    """The effective settings under llama-server's names; unsupported ones have their neutral value.
 
-    job and sequence: None: those of a server without a request.
+    job, sequence: None for the settings of the server without a request.
     """
     bias = dict(params.logit_bias)
     if params.ignore_eos and job is not None:
@@ -101,9 +101,9 @@ def generation_settings(
 
 
 class NativeCompletion:
-    """Words the sequences of one job.
+    """Formats the sequences of one job.
 
-    prompts: as the model saw them, by `prompt_index`; None: they are not requested.
+    prompts: as the model saw them, by `prompt_index`; None if they were not requested.
     """
 
     def __init__(self, job: Job, prompts: Sequence[str] | None, *, return_tokens: bool) -> None:
@@ -115,7 +115,7 @@ class NativeCompletion:
         )  # by sequence
 
     def part(self, sequence: OutputSequence, content: str, tokens: list[int]) -> dict[str, Any]:
-        """One event before the last."""
+        """One event of a stream, except the last."""
         slot = sequence.request.slot
         return {
             "index": sequence.index,
@@ -128,7 +128,7 @@ class NativeCompletion:
         }
 
     def result(self, sequence: OutputSequence, text: str, tokens: Sequence[ShownToken]) -> dict[str, Any]:
-        """The whole sequence; its `text` is empty in the last event of a stream."""
+        """The complete sequence; in the last event of a stream its `text` is empty."""
         job, request = self.job, sequence.request
         n_prompt, n_generated = len(request.prompt), sequence.n_generated
         stop_type, stop_string = self._stop(sequence)
@@ -148,10 +148,10 @@ class NativeCompletion:
         return result | self.probabilities(sequence, tokens) if tokens else result
 
     def probabilities(self, sequence: OutputSequence, tokens: Sequence[ShownToken]) -> dict[str, Any]:
-        """The field of the next tokens' probabilities, where they are requested.
+        """The field with the next tokens' probabilities, if they were requested.
 
-        The text of a token is what it completes, so that the texts make up the content; of the most likely
-        tokens it is what would be complete.
+        The text of a token is the text that it completes, so that the texts together make up the content; for
+        the alternatives it is the text that they would complete.
         """
         if not self.has_logprobs:
             return {}
@@ -170,7 +170,7 @@ class NativeCompletion:
         return {"id": id, "token": decoder.decode(data), "bytes": list(data), **probability}
 
     def _stop(self, sequence: OutputSequence) -> tuple[str, str]:
-        """`stop_type` and `stopping_word`."""
+        """The fields `stop_type` and `stopping_word`."""
         if sequence.stop_string is not None:
             return "word", sequence.stop_string
         if sequence.engine_finish is not FinishReason.STOP:
@@ -183,17 +183,17 @@ class NativeCompletion:
 
 
 async def decoded_prompts(job: Job) -> list[str]:
-    """Prompts as the model saw them: special tokens written out."""
+    """Prompts as the model saw them, with special tokens written out."""
     prompts = {sequence.prompt_index: sequence.request.prompt for sequence in job.sequences}
     decode = job.engine.tokenizer.decode
     return await job.context.in_thread(lambda: [decode(ids, skip_special=False) for ids in prompts.values()])
 
 
 async def verbose_completion(job: Job) -> NativeCompletion:
-    """For `__verbose`."""
+    """The value of `__verbose`."""
     return NativeCompletion(job, await decoded_prompts(job), return_tokens=True)
 
 
 def _utf8_decoder() -> codecs.IncrementalDecoder:
-    """Keeps the beginning of a character for the next bytes; what is no character becomes U+FFFD."""
+    """A decoder that holds back incomplete characters and replaces invalid bytes with U+FFFD."""
     return codecs.getincrementaldecoder("utf-8")("replace")

@@ -1,4 +1,4 @@
-"""Parts of responses that several APIs describe alike."""
+"""Parts of responses that several APIs describe in the same way."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from server.api.common.schema import Reply, field, required
 
 
 class TimingsReply(Reply):
-    """Milliseconds and tokens, summed over the choices; values in force, not those asked for."""
+    """Milliseconds and tokens, summed over the choices. The values are the effective ones, not those
+    requested.
+    """
 
     queue_ms: float = required("waited until the first step", 0.1)
     prompt_n: int = required("prompt tokens computed", 12)
@@ -64,7 +66,7 @@ class ErrorBody(Reply):
 
 
 class ErrorReply(Reply):
-    """Every failure, on every route."""
+    """Every error, on every route."""
 
     error: ErrorBody = required(
         "the failure",
@@ -78,6 +80,8 @@ class ErrorReply(Reply):
 
 
 def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """For the API description of every route. 4XX stands for the rest, in place of FastAPI's own 422."""
+    """The error responses of every route for the API description. 4XX covers the others, in place of
+    FastAPI's own 422.
+    """
     described: list[int | str] = [*statuses, "4XX"]
     return {status: {"model": ErrorReply} for status in described}

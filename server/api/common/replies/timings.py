@@ -1,4 +1,4 @@
-"""Fields of streamed chunks: times so far, and progress of the prompt."""
+"""Fields of streamed chunks: timings so far, and prefill progress."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from server.generation.output_processor import OutputSequence
 
 
 def timings_so_far(sequence: OutputSequence) -> dict[str, Any]:
-    """Fields of a chunk, with `timings_per_token`."""
+    """The fields that `timings_per_token` adds to a chunk."""
     return {"timings": timings_reply(sequence.so_far())}
 
 
 def prompt_progress(progress: PromptProgress, sequence: OutputSequence, timings: bool) -> dict[str, Any]:
-    """Fields of a chunk before the first token, with `return_progress`."""
+    """The fields that `return_progress` adds to chunks before the first token."""
     total, cached, processed, ms = progress
     fields: dict[str, Any] = {
         "prompt_progress": {"total": total, "cache": cached, "processed": processed, "time_ms": round(ms)}

@@ -1,4 +1,4 @@
-"""The arguments of tool calls as objects, for APIs that do not send them as text."""
+"""Tool call arguments as objects, for APIs that do not send them as text."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from server.generation.request_context import RequestContext
 
 
 def arguments_object(text: str, where: str, context: RequestContext) -> dict[str, Any] | msgspec.Raw:
-    """One line of JSON, with all digits of its numbers. Without arguments it is empty.
+    """The arguments as one line of JSON that keeps all digits of numbers; {} without arguments.
 
-    Without a constraint, or cut by a limit, the model may write something that is no object: that becomes an
-    empty one, with a warning that names the field `where`.
+    Without a constraint, or when a limit cut the output off, the model may write something that is not an
+    object. It becomes an empty object, with a warning that names the field `where`.
     """
     try:
         value = exact_json.loads(text or "{}")

@@ -1,4 +1,4 @@
-"""What requests of several APIs share: fields, what parsers have in common, structured output.
+"""Parts of requests that several APIs share: fields, parsing helpers, structured output.
 
 For the schemas and parsers of the APIs.
 """

@@ -1,4 +1,4 @@
-"""The fields of generation, and their types."""
+"""The generation fields of requests, and their types."""
 
 from __future__ import annotations
 
@@ -278,21 +278,21 @@ class SequenceFields(Schema):
 
 
 class SamplingFields(SequenceFields):
-    """Fields of the generating routes; Ollama's have most of them in `options`."""
+    """Fields of the generating routes; in Ollama's API, most of them are in `options`."""
 
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
     stream: bool | None = field("answer as server-sent events", True)
 
 
 class LogprobFields(Schema):
-    """As chat requests ask for log-probabilities."""
+    """The fields with which chat requests ask for log-probabilities."""
 
     logprobs: bool | None = field("natural logs of the unmodified softmax", True)
     top_logprobs: int | None = field("also of the N most likely; needs `logprobs`", 5, ge=0, le=20)
 
 
 class GenerationFields(SamplingFields):
-    """Fields of the routes whose answers are choices."""
+    """Fields of the routes whose responses have choices."""
 
     stream_options: StreamOptions | None = field("only with `stream`", {"include_usage": True})
     n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)

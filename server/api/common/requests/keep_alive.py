@@ -1,4 +1,4 @@
-"""How long a model stays loaded without requests, where a request says it, and requests that unload one."""
+"""How long a model stays loaded without requests, if a request sets it, and requests that unload a model."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ KeepAlive = Annotated[
 
 
 def set_keep_alive(seconds: float, context: RequestContext) -> None:
-    """For the request's model, until it is unloaded; a warning where it has no effect."""
+    """Set it for the request's model until that is unloaded; warn if it has no effect."""
     if not context.model.in_folder:
         if seconds >= 0:
             context.warn("keep_alive has no effect: models of --model stay loaded")
@@ -53,8 +53,8 @@ def set_keep_alive(seconds: float, context: RequestContext) -> None:
 
 
 def unload_when_idle(context: RequestContext) -> None:
-    """Begin to unload the request's model; later requests load it again. ApiError: 403 for a client that may
-    not.
+    """Begin to unload the request's model; later requests load it again. Raises ApiError (403) for a client
+    that is not allowed to.
     """
     if context.model.in_folder:
         if not context.client.is_admin:

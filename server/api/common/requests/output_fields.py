@@ -1,4 +1,4 @@
-"""Fields that constrain the output: OpenAI's and llama-server's, and those of other servers."""
+"""Fields that constrain the output: those of OpenAI and llama-server, and those of other servers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FORMAT = {
 
 
 def _an_object(value: Any) -> dict[str, Any]:
-    """For a field that must be one."""
+    """The value, which must be an object."""
     if not isinstance(value, dict):
         raise ValueError("must be an object")
     return value
@@ -55,7 +55,7 @@ _JsonSchema = Annotated[dict[str, Any] | bool, PlainValidator(_schema), WithJson
 
 
 class StructuredFields(Schema):
-    """`requested_constraint` reads them. At most one may be set."""
+    """The fields that `requested_constraint` reads. At most one may be set."""
 
     response_format: _Format | None = field(
         "what the text must match: a `json_object`, `json_schema`, `regex`, `choice`, `grammar` or `text`",
@@ -105,7 +105,7 @@ TagField = Annotated[
 
 
 class GuidedFields(Schema):
-    """Those of vLLM, SGLang and Ollama: all of them are enforced or refused."""
+    """The fields of vLLM, SGLang and Ollama; all of them are enforced or refused."""
 
     structured_outputs: _Object | None = field(
         "vLLM: one of `json`, `json_object`, `regex`, `choice`, `grammar` (GBNF or Lark) and "

@@ -1,4 +1,5 @@
-"""What the parsers of all APIs share: options of generation, tools, unknown fields, reads of free objects."""
+"""What the parsers of all APIs share: generation options, tools, unknown fields, reading of untyped objects.
+"""
 
 from __future__ import annotations
 
@@ -47,7 +48,7 @@ _NONE: frozenset[str] = frozenset()
 def check_fields(
     body: Schema, context: RequestContext, refused: Mapping[str, tuple[Any, ...]] = REFUSED
 ) -> None:
-    """Warn of unknown fields; refuse those of `refused`, except at the values listed there."""
+    """Warn about unknown fields; refuse those in `refused`, except at the values listed there."""
     for name, value in (body.model_extra or {}).items():
         if value is None or value in _IDLE.get(name, ()):
             continue
@@ -65,7 +66,7 @@ def warn_of_unknown(
     refused: tuple[str, ...] = (),
     silent: tuple[str, ...] = (),
 ) -> None:
-    """Warn of the fields that an object below the body has beyond its schema, or refuse them."""
+    """Warn about, or refuse, fields of a nested object that are not in its schema."""
     for name, value in (extra or {}).items():
         if value in (None, [], "") or name in silent:
             continue
@@ -77,7 +78,9 @@ def warn_of_unknown(
 
 
 def used_name(body: Schema, names: Sequence[str], place: str = "") -> str | None:
-    """By which of its names a request has a field. Raises ApiError (400) if values under several differ."""
+    """The name under which a request sends a field. Raises ApiError (400) if several names have different
+    values.
+    """
     used = [name for name in names if getattr(body, name) is not None]
     for name in used[1:]:
         if getattr(body, name) != getattr(body, used[0]):
@@ -96,7 +99,7 @@ def generation_options(
 ) -> GenerationOptions:
     """The shared fields; `fields` are those of `GenerationOptions` that the API reads itself.
 
-    reports: whether the API's streams can tell of timings and progress.
+    reports: whether the API's streams can report timings and progress.
     """
     used = {name: used_name(body, names, body.place) or name for name, names in body.names.items()}
     named = SequenceFields.model_fields if body.place else used
@@ -157,7 +160,7 @@ def warn_of_stream_options(
 
 
 def sampling_fields(body: SequenceFields, context: RequestContext) -> dict[str, Any]:
-    """Those that the client set."""
+    """The sampling fields that the client set."""
     fields = {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
     if body.seed == body.random_seed:
         fields.pop("seed", None)
@@ -171,7 +174,7 @@ def sampling_fields(body: SequenceFields, context: RequestContext) -> dict[str, 
 
 
 def requested_logprobs(body: LogprobFields) -> int | None:
-    """How many of the most likely tokens are reported for each position; None: no log-probabilities."""
+    """How many of the most likely tokens to report for each position; None: no log-probabilities."""
     if body.top_logprobs is not None and not body.logprobs:
         raise wrong("top_logprobs", "needs logprobs: true")
     return (body.top_logprobs or 0) if body.logprobs else None
@@ -199,11 +202,11 @@ class Fields:
         return f"{self.path}.{name}"
 
     def get(self, name: str) -> Any:
-        """Null is the same as absent."""
+        """A value; null is the same as absent."""
         return self.value.get(name)
 
     def text(self, name: str) -> str:
-        """A string that must be there."""
+        """A required string."""
         value = self.get(name)
         if value is None:
             raise missing(self.at(name))
@@ -215,7 +218,7 @@ class Fields:
         return default if self.get(name) is None else self.text(name)
 
     def one_of(self, name: str, known: Sequence[str], default: str | None = None) -> str:
-        """A string out of a few."""
+        """A string that must be one of a few."""
         value = self.get(name)
         if value is None:
             if default is None:
@@ -233,7 +236,7 @@ class Fields:
         return bool(value)
 
     def count(self, name: str, least: int) -> int:
-        """An integer that must be there."""
+        """A required integer."""
         value = self.get(name)
         if value is None:
             raise missing(self.at(name))
@@ -242,7 +245,7 @@ class Fields:
         return value
 
     def object(self, name: str) -> dict[str, Any]:
-        """An object that must be there."""
+        """A required object."""
         value = self.get(name)
         if value is None:
             raise missing(self.at(name))
@@ -251,7 +254,7 @@ class Fields:
         return value
 
     def texts(self, name: str) -> list[str]:
-        """A list of strings, at least one."""
+        """A list of at least one string."""
         value = self.get(name)
         if value is None:
             raise missing(self.at(name))
@@ -260,18 +263,18 @@ class Fields:
         return value
 
     def objects(self, name: str) -> Iterator[Fields]:
-        """A list of objects, or nothing."""
+        """A list of objects; may be absent."""
         return objects(self.get(name), self.at(name), self.context)
 
     def only(self, known: frozenset[str], idle: frozenset[str] = _NONE) -> None:
-        """Warn of the fields beyond `known`, except `idle` ones, which never change anything."""
+        """Warn about fields other than `known`, except `idle` ones, which never have an effect."""
         for name, value in self.value.items():
             if name not in known and name not in idle and value is not None:
                 self.context.warn(f"{self.at(name[:64])} has no effect")
 
 
 def objects(value: Any, path: str, context: RequestContext) -> Iterator[Fields]:
-    """The objects of a list. None: there are none."""
+    """The objects of a list. None: the list is absent."""
     if value is None:
         return
     if not isinstance(value, list):
@@ -281,7 +284,7 @@ def objects(value: Any, path: str, context: RequestContext) -> Iterator[Fields]:
 
 
 def json_text(value: Any, path: str) -> str:
-    """As JSON, if it is not nested too deeply for that."""
+    """The value as JSON, if it is not nested too deeply."""
     try:
         return exact_json.write(value, ensure_ascii=False)
     except (RecursionError, ValueError):
@@ -289,7 +292,7 @@ def json_text(value: Any, path: str) -> str:
 
 
 def parse_tools(tools: Iterable[ToolField] | None, context: RequestContext) -> list[Tool]:
-    """Those of the field `tools`. Raises ApiError (400)."""
+    """The tools in the field `tools`. Raises ApiError (400)."""
     return [_parse_tool(tool, f"tools[{i}]", context) for i, tool in enumerate(tools or ())]
 
 
@@ -307,7 +310,7 @@ def _parse_tool(tool: ToolField, where: str, context: RequestContext) -> Tool:
 
 
 def parse_calls(calls: Iterable[ToolCall], where: str, context: RequestContext) -> list[dict[str, Any]]:
-    """`tool_calls` of the message `where`, with arguments as JSON text. Raises ApiError (400)."""
+    """The `tool_calls` of the message `where`, with arguments as JSON text. Raises ApiError (400)."""
     parsed = []
     for i, call in enumerate(calls):
         at, function = f"{where}.tool_calls[{i}]", call.function
@@ -322,14 +325,16 @@ def parse_calls(calls: Iterable[ToolCall], where: str, context: RequestContext) 
 
 
 def choice_by_mode(mode: Any) -> ToolChoice:
-    """Of a `tool_choice` that is no object. Raises ApiError (400)."""
+    """The tool choice for a `tool_choice` that is not an object. Raises ApiError (400)."""
     if mode not in ("none", "auto", "required"):
         raise wrong("tool_choice", "must be 'none', 'auto', 'required' or an object")
     return ToolChoice(mode)
 
 
 def json_schema(schema: Any, param: str, *, lenient: bool = False) -> Constraint:
-    """Strict where the schema is silent. lenient: what cannot be enforced is reported, not refused."""
+    """The constraint of a schema, strict unless the schema says otherwise. lenient: report what cannot be
+    enforced instead of refusing it.
+    """
     if not isinstance(schema, dict | bool):
         raise wrong(param, "must be a JSON schema: an object")
     if lenient and isinstance(schema, dict):
@@ -346,7 +351,7 @@ def dumps_field(value: Any, param: str) -> str:
 
 
 def no_media(path: str, kind: str) -> ApiError:
-    """Parts that are no text. The words are llama-server's."""
+    """Refuse content parts other than text, with llama-server's message."""
     known = next((name for name in ("image", "audio", "video") if name in kind), None)
     name = f"{known} input" if known else f"a part of type {kind[:64]!r}"
     return unsupported(path, f"{name} is not supported by this model; send text")

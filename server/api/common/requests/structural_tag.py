@@ -1,4 +1,5 @@
-"""vLLM's and SGLang's structural tags: text of which parts between tags match a constraint, as a grammar."""
+"""vLLM's and SGLang's structural tags as a grammar: text in which the parts between tags match a constraint.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ _OPEN = "free text in it has no end; put it into a tag that ends it"
 
 
 def structural_tag(value: Any, at: str, context: RequestContext) -> RequestedConstraint:
-    """Of `{structures, triggers}` (the older form) or `{format}`, which is the field `at`."""
+    """The grammar of `{structures, triggers}` (the older form) or `{format}` in the field `at`."""
     fields = Fields(value, at, context)
     fields.one_of("type", ("structural_tag",), "structural_tag")
     grammar = _Grammar()
@@ -44,7 +45,9 @@ class _Tag(NamedTuple):
 
 
 class _Part(NamedTuple):
-    """What stands for a format in other rules. open: it may end with text that only the answer's end ends."""
+    """What represents a format in other rules. open: it may end with text that only the end of the answer
+    ends.
+    """
 
     text: str
     open: bool = False
@@ -58,7 +61,7 @@ class _Grammar:
         self._depth = self._parts_read = self._size = 0
 
     def count(self, n: int, path: str) -> None:
-        """Raise ApiError for what would take long to write, or much memory."""
+        """Raises ApiError for a grammar that would take long to write, or much memory."""
         self._parts_read += n
         if self._parts_read > MAX_PARTS:
             raise wrong(path, f"more than {MAX_PARTS} formats, tags and triggers are not supported")
@@ -179,7 +182,7 @@ class _Grammar:
         return _Part(f"({_quoted(begin)} {body.text} {_quoted(end)})", body.open)
 
     def _parts(self, fields: Fields) -> tuple[str, _Part, str]:
-        """How a tag begins, what is in it, and how it ends, if the content does not say that itself."""
+        """How a tag begins, its content, and how it ends unless the content determines that itself."""
         fields.one_of("type", ("tag",), "tag")
         fields.only(frozenset({"type", "begin", "content", "end"}))
         begin, end = fields.text("begin"), fields.text("end")

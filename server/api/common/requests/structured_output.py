@@ -1,4 +1,4 @@
-"""From the fields that constrain the output to a constraint."""
+"""Turns the fields that constrain the output into a constraint."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ _IDLE = frozenset({"disable_additional_properties", "disable_fallback", "_backen
 
 
 def requested_constraint(body: StructuredFields, context: RequestContext) -> RequestedConstraint | None:
-    """What the output must match; None: nothing.
+    """The constraint on the output; None if the request sets none.
 
-    Several fields may ask for the same: guidance sends vLLM's newer and older names.
+    Several fields may have the same meaning: guidance sends vLLM's newer and older names.
     """
     others = _guided(body, context) if isinstance(body, GuidedFields) else []
     requested = [
@@ -80,7 +80,7 @@ def _schema_field(body: StructuredFields) -> RequestedConstraint | None:
 
 
 def schema_constraint(schema: dict[str, Any] | bool, param: str) -> RequestedConstraint:
-    """{} is any object, as llama-server and Ollama have it."""
+    """The constraint of a schema; {} means any object, as in llama-server and Ollama."""
     constraint = Constraint("json_object") if schema == {} else json_schema(schema, param)
     return RequestedConstraint(constraint, param)
 
@@ -111,7 +111,7 @@ def _format(format: dict[str, Any] | None, context: RequestContext) -> Requested
 
 
 def named_schema(named: Fields, beside: frozenset[str] = frozenset()) -> RequestedConstraint:
-    """Of `{name, description, schema, strict}`. beside: further fields of the object."""
+    """The constraint of `{name, description, schema, strict}`. beside: further fields of the object."""
     named.only(frozenset({"name", "description", "schema", "strict"}) | beside)
     named.text_or("name", "")
     named.flag("strict")
@@ -122,7 +122,7 @@ def named_schema(named: Fields, beside: frozenset[str] = frozenset()) -> Request
 
 
 def _guided(body: GuidedFields, context: RequestContext) -> list[RequestedConstraint]:
-    """One for each field that constrains the output."""
+    """One constraint for each field that constrains the output."""
     constraints = []
     spacing: dict[str, Any] = {}
     if body.guided_whitespace_pattern is not None:
@@ -195,7 +195,7 @@ def _constraint(
 
 
 def _spaced(schema: Any, spacing: Mapping[str, Any]) -> Any:
-    """A schema with options of how white space is written."""
+    """A schema with options for the white space of the output."""
     if not spacing:
         return schema
     if not isinstance(schema, dict):
@@ -212,6 +212,8 @@ def _parsed(text: str, at: str) -> Any:
 
 
 def _is_gbnf(grammar: str) -> bool:
-    """Rules of Lark have one colon. What stands in quotes or behind `#` and `//` is no rule."""
+    """Whether a grammar is GBNF: in Lark, rules have a single colon. Quoted text and comments (`#`, `//`) are
+    not rules.
+    """
     bare = re.sub(r'"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n])*\'|(?:#|//).*', "", grammar)
     return "::=" in bare

@@ -1,4 +1,4 @@
-"""Functions that a model may call, as OpenAI's chat and Ollama's API describe them."""
+"""Functions that a model may call, as described in OpenAI's chat API and Ollama's API."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST /v1/plan: would a model fit, and where would which layers go; nothing is loaded."""
+"""POST /v1/plan: whether a model would fit, and where each layer would go, without loading anything."""
 
 from __future__ import annotations
 
@@ -30,7 +30,9 @@ _FLAG = re.compile("--((?:{})(?![a-z-]))".format("|".join(_OPTIONS + _LISTS).rep
 
 @router.post("/v1/plan", response_model=None, responses={200: {"model": PlanReply}})
 async def plan(body: PlanRequest, context: ContextDep) -> Response:
-    """As `ggserve info --plan`, in a process of its own: this one never touches a device."""
+    """Plan the placement of a model, as `ggserve info --plan` does. It runs in a separate process, since this
+    one never touches a device.
+    """
     path, settings = _path(body, context), context.state.settings
     command = [sys.executable, "-m", "server", "info", str(path), "--plan", "--json"]
     for name, value in _options(body, context).items():
@@ -53,7 +55,7 @@ async def plan(body: PlanRequest, context: ContextDep) -> Response:
 
 
 async def _run(command: list[str]) -> tuple[bytes, bytes]:
-    """What a command writes to stdout and stderr."""
+    """The stdout and stderr of a command."""
     process = await asyncio.create_subprocess_exec(
         *command,
         stdin=asyncio.subprocess.DEVNULL,
@@ -70,7 +72,7 @@ async def _run(command: list[str]) -> tuple[bytes, bytes]:
 
 
 def _options(body: PlanRequest, context: RequestContext) -> dict[str, Any]:
-    """Those of the request, else the server's."""
+    """The request's options, or else the server's."""
     options = {name: getattr(body, name) for name in _OPTIONS}
     # Each of these contradicts the other, also where that one is the server's.
     if body.n_cpu_moe is None and body.cpu_moe:
@@ -82,7 +84,7 @@ def _options(body: PlanRequest, context: RequestContext) -> dict[str, Any]:
 
 
 def _refusal(stderr: str, path: Path) -> ApiError:
-    """The command's last line, without the folder, and the field that it is about."""
+    """The last line of the command's output, without the folder, and the field that it concerns."""
     line = (stderr.strip().splitlines() or ["the plan failed"])[-1]
     text = line.removeprefix("ggserve: ").removeprefix("ggserve info: ").replace(str(path), path.name)
     text = text.partition(" (see ggserve")[0]
@@ -99,7 +101,7 @@ def _refusal(stderr: str, path: Path) -> ApiError:
 
 
 def _path(body: PlanRequest, context: RequestContext) -> Path:
-    """A served model's file, or one beside it: clients see no other folder."""
+    """The file of a served model, or one in the same folder: clients see no other folder."""
     served = context.find_model(body.model).path
     if body.file is None:
         return served

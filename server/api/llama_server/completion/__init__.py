@@ -1,1 +1,1 @@
-"""llama-server's own API: its requests as jobs, and jobs in its words."""
+"""llama-server's /completion and /infill: requests, jobs and responses in its format."""

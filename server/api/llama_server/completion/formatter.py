@@ -1,4 +1,4 @@
-"""A job as llama-server words it."""
+"""Formats a job as llama-server does."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from server.http.sse import event
 
 
 class NativeFormatter(JobFormatter):
-    """An event for each token; the last one of each sequence has everything else. No [DONE].
+    """An event for each token; the last one of each sequence has all other fields. There is no [DONE].
 
-    prompts: as the model saw them, by `prompt_index`; None: they are not requested. fields:
+    prompts: as the model saw them, by `prompt_index`; None if they were not requested. fields:
     `response_fields`; None: all.
     """
 
@@ -77,7 +77,7 @@ class NativeFormatter(JobFormatter):
 
 
 def picked(reply: Mapping[str, Any], fields: Sequence[str]) -> dict[str, Any]:
-    """`response_fields`: the values at these paths, by the paths as the request has them."""
+    """`response_fields`: the values at these paths, keyed by the paths as the request has them."""
     values: dict[str, Any] = {}
     for path in fields:
         value: Any = reply

@@ -1,4 +1,4 @@
-"""From a request for /infill to a `CompletionInput`."""
+"""Parses an /infill request into a `CompletionInput`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LEAST = 16  # tokens that are kept free for the output where no limit is set
 async def parse_infill(
     body: InfillRequest, options: GenerationOptions, context: RequestContext
 ) -> CompletionInput:
-    """What does not fit into the context is left out, with a warning."""
+    """The prompt. What does not fit into the context is dropped, with a warning."""
     engine = context.engine
     infill.require(engine)
     files = [
@@ -35,7 +35,7 @@ async def parse_infill(
 
 
 def _near(text: str, engine: Engine, end: bool = True) -> str:
-    """The part of a text nearest to the gap: more than fits, so that no more than that is tokenized."""
+    """The part of a text nearest to the gap: somewhat more than fits, so that not much more is tokenized."""
     least = engine.tokenizer.min_tokens(text)
     if least <= 2 * engine.n_ctx:
         return text

@@ -1,4 +1,4 @@
-"""From llama-server's completion requests to a `CompletionInput` and `GenerationOptions`."""
+"""Parses llama-server's completion requests into a `CompletionInput` and `GenerationOptions`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 async def parse_options(body: NativeFields, context: RequestContext) -> GenerationOptions:
-    """The fields besides the prompt. Warns of those without effect."""
+    """The fields other than the prompt. Warns about those without effect."""
     check_fields(body, context)
     _warn_of_fields(body, context)
     sampling = sampling_fields(body, context)
@@ -60,7 +60,7 @@ def parse_completion(body: NativeRequest, context: RequestContext) -> Completion
 
 
 def limit_of(body: NativeFields, context: RequestContext) -> int | None:
-    """None: the request sets none; -1: no limit."""
+    """The token limit. None: the request sets none; -1: no limit."""
     limits = {
         name: value
         for name in ("n_predict", "max_completion_tokens", "max_tokens")
@@ -94,7 +94,9 @@ def _warn_of_fields(body: NativeFields, context: RequestContext) -> None:
 
 
 def _bias(entries: Iterable[tuple[int | str, float]], engine: Engine) -> dict[int, float]:
-    """By token; a text's bias is that of each of its tokens. Several for one token are added."""
+    """The bias by token id. A text's bias applies to each of its tokens; several biases of one token are
+    added up.
+    """
     biases: dict[int, float] = {}
     for token, bias in entries:
         ids = [token] if isinstance(token, int) else engine.tokenizer.encode(token, add_special=False)

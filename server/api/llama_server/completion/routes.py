@@ -1,4 +1,4 @@
-"""POST /completion and /infill, as llama-server has them."""
+"""POST /completion and /infill, as in llama-server."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": NativeReply | list[Nat
 @router.post("/completion", response_model=None, responses=_REPLY)
 @router.post("/completions", response_model=None, include_in_schema=False)
 async def completion(body: NativeRequest, request: Request, context: ContextDep) -> Response:
-    """Continue a prompt, in llama-server's own format. With `stream` the last event has `"stop": true`."""
+    """Complete a prompt, in llama-server's format. With `stream`, the last event has `"stop": true`."""
     context.select_engine(body.model)
     options = await parse_options(body, context)
     job = await process_completion(parse_completion(body, context), options, context)
@@ -33,7 +33,7 @@ async def completion(body: NativeRequest, request: Request, context: ContextDep)
 
 @router.post("/infill", response_model=None, responses=_REPLY)
 async def infill(body: InfillRequest, request: Request, context: ContextDep) -> Response:
-    """Fill the gap between a prefix and a suffix. 501 if the model has no tokens for that."""
+    """Fill the gap between a prefix and a suffix. 501 if the model has no fill-in-the-middle tokens."""
     context.select_engine(body.model)
     options = await parse_options(body, context)
     job = await process_completion(await parse_infill(body, options, context), options, context)

@@ -1,4 +1,4 @@
-"""POST /completion and /infill: llama-server's own request and answer."""
+"""POST /completion and /infill: llama-server's request and response."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MIXED = "must be a string, token ids, a list of both, an object with prompt_str
 
 
 def _prompt(value: Any) -> list[Part]:
-    """One prompt, as texts and token ids in order."""
+    """One prompt as texts and token ids, in order."""
     if isinstance(value, str):
         return [value]
     if isinstance(value, list) and value and all(isinstance(p, str) or is_token(p) for p in value):
@@ -41,7 +41,7 @@ def _prompt(value: Any) -> list[Part]:
 
 
 def _prompts(value: Any) -> Prompts:
-    """A list without any token id is a list of prompts; with one it is a prompt."""
+    """The prompts. A list without token ids is a list of prompts; a list with one is a single prompt."""
     if not isinstance(value, list) or any(map(is_token, value)):
         return [_prompt(value)]
     if not value:
@@ -64,7 +64,7 @@ def _bias_entry(token: Any, bias: Any) -> tuple[int | str, float]:
 
 
 def _biases(value: Any) -> list[tuple[int | str, float]]:
-    """A map or pairs; tokens by id or by the text that they are part of; false bans."""
+    """Biases from a map or pairs, for token ids or for the tokens of a text; false bans."""
     pairs = list(value.items()) if isinstance(value, dict) else value
     if not isinstance(pairs, list):
         raise ValueError("must be a map or a list of pairs")
@@ -109,12 +109,12 @@ _UNLIMITED = "-1: until the model ends it or the context is full"
 
 
 def _neutral(what: str, example: Any, **bounds: Any) -> Any:
-    """A field of llama-server for what we do not have: at its neutral value there is nothing to say."""
+    """A field of llama-server that is not supported; at its neutral value it causes no warning."""
     return field(f"{what}: accepted, with a warning where it would change something", example, **bounds)
 
 
 class NativeFields(StructuredFields, SamplingFields):
-    """What /completion and /infill have in common."""
+    """The fields that /completion and /infill share."""
 
     random_seed = -1
     n_predict: int | None = field(f"tokens to generate; {_UNLIMITED}; 0: none", 64, ge=-1, le=INT_MAX)
@@ -167,7 +167,7 @@ class NativeRequest(NativeFields):
 
 
 class Extra(Schema):
-    """A piece of another file."""
+    """An excerpt of another file."""
 
     text: str = required("its text", "int n_threads();\n")
     filename: str | None = field("its name", "llama.h", max_length=4096)
@@ -193,9 +193,9 @@ class ProbabilityReply(Reply):
 
 
 class NativeReply(Reply):
-    """The answer, and the last event of a stream; earlier ones have only the first six fields.
+    """The response, and the last event of a stream; earlier events have only the first six fields.
 
-    Several prompts or choices: a list of answers.
+    With several prompts or choices, the response is a list of these.
     """
 
     index: int = required("prompt x n + choice", 0)

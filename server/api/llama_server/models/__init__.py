@@ -1,1 +1,1 @@
-"""Models loaded and unloaded on request: llama-server's routes of its router, and ours under /v1."""
+"""Loading and unloading models: the routes of llama-server's router, and our own under /v1."""

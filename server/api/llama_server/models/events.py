@@ -1,4 +1,4 @@
-"""Changes of models as events, in the form of llama-server's router."""
+"""State changes of models as events, in the format of llama-server's router."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ PROGRESS_S = 0.2  # between two looks at a model that is being loaded
 async def model_events(
     registry: ModelRegistry, names: Collection[str] | None = None
 ) -> AsyncGenerator[dict[str, Any] | None, None]:
-    """What changes from now on, of these models or of all. None, now and then: nothing has."""
+    """State changes from now on, of these models or of all. Yields None from time to time if nothing changes.
+    """
     before = _statuses(registry, names)
     while True:
         await registry.changes.wait(PROGRESS_S)

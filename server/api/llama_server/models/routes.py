@@ -31,7 +31,7 @@ _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": ModelChangedReply}}
 
 @with_body.post("/v1/models/load", response_model=None, responses=_REPLY)
 async def load(body: LoadModelRequest, request: Request, context: ContextDep) -> Response:
-    """Load a model. The response comes when it is loaded, with `stream` after events of its progress."""
+    """Load a model. The response comes once it is loaded; with `stream`, events report the progress first."""
     model, registry = _named(body, context), context.state.registry
     if body.stream:
         return event_stream(_load_events(model, bool(body.reload), context))
@@ -44,7 +44,7 @@ async def load(body: LoadModelRequest, request: Request, context: ContextDep) ->
 
 @with_body.post("/v1/models/unload", response_model=None, responses=_REPLY)
 async def unload(body: ModelNameRequest, request: Request, context: ContextDep) -> Response:
-    """Unload a model once no request uses it; the response comes then. Later requests load it again."""
+    """Unload a model once no request uses it, then respond. A later request loads it again."""
     model = _named(body, context)
     await while_connected(request.receive, context.state.registry.unload(model))
     return _changed(model, context)
@@ -52,7 +52,7 @@ async def unload(body: ModelNameRequest, request: Request, context: ContextDep) 
 
 @with_body.post("/models/load", response_model=None, include_in_schema=False)
 async def begin_load(body: ModelNameRequest, context: ContextDep) -> Response:
-    """As llama-server: begin to load a model that is not loaded."""
+    """Begin to load a model that is not loaded, and respond at once, as llama-server does."""
     model = _named(body, context)
     if model.state in (ModelState.LOADING, ModelState.READY):
         raise bad_request("model: is already running", "model", "model_loaded")
@@ -62,7 +62,7 @@ async def begin_load(body: ModelNameRequest, context: ContextDep) -> Response:
 
 @with_body.post("/models/unload", response_model=None, include_in_schema=False)
 async def begin_unload(body: ModelNameRequest, context: ContextDep) -> Response:
-    """As llama-server: begin to unload a model that is loaded."""
+    """Begin to unload a loaded model, and respond at once, as llama-server does."""
     model = _named(body, context)
     if model.state in (ModelState.UNLOADED, ModelState.FAILED):
         raise bad_request("model: is not running", "model", "model_not_loaded")
@@ -72,7 +72,7 @@ async def begin_unload(body: ModelNameRequest, context: ContextDep) -> Response:
 
 @router.get("/models/sse", response_model=None, include_in_schema=False)
 async def sse(state: StateDep) -> Response:
-    """Changes of all models as server-sent events, as llama-server's router sends them."""
+    """Stream the state changes of all models as server-sent events, as llama-server's router does."""
     return event_stream(_all_events(state))
 
 
@@ -88,7 +88,7 @@ def _changed(model: ServedModel, context: RequestContext) -> Response:
 async def _load_events(
     model: ServedModel, again: bool, context: RequestContext
 ) -> AsyncGenerator[bytes, None]:
-    """Ends when the model is loaded, or cannot be; the load goes on when the client leaves."""
+    """Events until the model is loaded or the load fails. The load continues if the client disconnects."""
     registry = context.state.registry
     load = registry.begin(model, again=again)
     async with aclosing(model_events(registry, [model.name])) as events:
@@ -109,7 +109,7 @@ async def _load_events(
 
 
 async def _all_events(state: State) -> AsyncGenerator[bytes, None]:
-    """Until the server stops."""
+    """Events until the server stops."""
     time = asyncio.get_running_loop().time
     yield b": models\n\n"
     last = time()

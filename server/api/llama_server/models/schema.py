@@ -1,4 +1,4 @@
-"""POST /v1/models/load and /unload, and llama-server's routes of the same."""
+"""POST /v1/models/load and /unload, and llama-server's equivalents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""POST /v1/rerank, /rerank, /v1/reranking, /reranking: the relevance of documents to a query."""
+"""POST /v1/rerank, /rerank, /v1/reranking, /reranking: score documents against a query."""
 
 from __future__ import annotations
 
@@ -76,8 +76,8 @@ def _sigmoid(x: float) -> float:
 @router.post("/v1/reranking", response_model=None, responses=_REPLY)
 @router.post("/reranking", response_model=None, responses=_REPLY)
 async def rerank(body: RerankRequest, request: Request, context: ContextDep) -> Response:
-    """Rank documents by their relevance to a query, by a model trained to compare two texts.
+    """Rank documents by their relevance to a query, with a model that has a classification head.
 
-    With `texts` in place of `documents` the response has the format of text-embeddings-inference.
+    With `texts` in place of `documents`, the response has the format of text-embeddings-inference.
     """
     return await within_limits(request.receive, context, body.timeout_ms, _rerank(body, context))

@@ -75,7 +75,7 @@ class RerankUsage(Reply):
 
 
 class TeiResult(Reply):
-    """With `texts` the answer is a list of these. Warnings are in the header `x-warnings`."""
+    """With `texts`, the response is a list of these. Warnings are in the header `x-warnings`."""
 
     index: int = required("the text's place in the request", 1)
     score: float = required("the greater, the more relevant", 5.3)

@@ -1,4 +1,5 @@
-"""POST /slots/{id_slot}?action=save, restore or erase: the sequence that ran last in a slot, and files."""
+"""POST /slots/{id_slot}?action=save, restore or erase: the sequence that last ran in a slot, and its files.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
 class _Route(Route):
-    """A JSON body, or none at all unless from a browser, which would send that on behalf of any page."""
+    """Accepts a JSON body or none. From browsers it accepts only JSON, since any page can send an empty body.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handler = super().get_route_handler()
@@ -51,9 +53,9 @@ async def slot_action(
     model: Annotated[str | None, Query(description="may be left out if one model is served")] = None,
     body: SlotRequest | None = None,
 ) -> Response:
-    """Save the last finished sequence of a slot with its KV cells, restore one, or erase it.
+    """Save the sequence that last ended in a slot with its KV cells, restore one, or erase it.
 
-    A restored sequence is in the prefix cache: any request that begins with it finds it.
+    A restored sequence is in the prefix cache: any request that begins with it can reuse it.
     """
     folder = context.state.settings.slot_folder()
     if folder is None:
@@ -106,7 +108,7 @@ async def slot_action(
 
 
 def path_of(name: str | None, folder: Path) -> Path:
-    """The file of that name in the folder itself."""
+    """The path of a file with this name directly in the folder."""
     if name is None:
         raise missing("filename")
     path = folder / (name if _NAME.fullmatch(name) else ".")

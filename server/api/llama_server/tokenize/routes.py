@@ -27,7 +27,7 @@ get_router = APIRouter(route_class=Route)
 
 @router.post("/tokenize", response_model=None, responses={200: {"model": TokenizeReply}})
 async def tokenize(body: TokenizeRequest, context: ContextDep) -> Response:
-    """Token ids of a text."""
+    """Return the token ids of a text."""
     tokenizer = context.select_engine(body.model).tokenizer
     check_fields(body, context)
     special = body.parse_special is not False
@@ -70,7 +70,7 @@ def _content(body: TokenizeRequest) -> list[str | int]:
 
 @get_router.get("/tokenizer_info", response_model=None, responses={200: {"model": TokenizerInfoReply}})
 async def tokenizer_info(context: ContextDep, model: ModelQuery = None) -> dict[str, Any]:
-    """The special tokens of a model."""
+    """Return the special tokens of a model."""
     engine = context.select_engine(model)
     tokenizer = engine.tokenizer
     names = [None if id is None else tokenizer.token_text(id) for id in (tokenizer.bos_id, tokenizer.eos_id)]
@@ -97,7 +97,8 @@ def _piece(tokenizer: Any, id: int) -> str | list[int]:
 
 @router.post("/detokenize", response_model=None, responses={200: {"model": DetokenizeReply}})
 async def detokenize(body: DetokenizeRequest, context: ContextDep) -> Response:
-    """Text of token ids, special ones written out. Bytes that are not UTF-8 become U+FFFD."""
+    """Return the text of token ids, with special tokens written out. Bytes that are not UTF-8 become U+FFFD.
+    """
     tokenizer = context.select_engine(body.model).tokenizer
     check_fields(body, context)
     if body.tokens and max(body.tokens) >= tokenizer.n_vocab:

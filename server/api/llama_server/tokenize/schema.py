@@ -30,7 +30,7 @@ IdList = Annotated[
 
 
 def _content(value: Any) -> list[str | int]:
-    """Texts and token ids in order."""
+    """Texts and token ids, in order."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or not all(isinstance(part, str) or is_token(part) for part in value):
@@ -82,7 +82,7 @@ class DetokenizeReply(Reply):
 
 
 class TokenizerInfoReply(Reply):
-    """As vLLM has it, for clients that evaluate models by a remote tokenizer."""
+    """vLLM's format, for clients that evaluate models with a remote tokenizer."""
 
     tokenizer_class: str = required("the kind of vocabulary", "llama")
     bos_token: str | None = required("what a prompt begins with", "<s>")

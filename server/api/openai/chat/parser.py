@@ -1,4 +1,4 @@
-"""From OpenAI's chat requests to a `ChatInput` and `GenerationOptions`."""
+"""Parses OpenAI's chat requests into a `ChatInput` and `GenerationOptions`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BUDGETS = ("reasoning_budget_tokens", "thinking_budget_tokens", "reasoning_budg
 
 
 def parse_options(body: ChatRequest, context: RequestContext) -> GenerationOptions:
-    """The fields that do not become the prompt. Warns of unknown ones."""
+    """The fields that do not become part of the prompt. Warns about unknown ones."""
     check_fields(body, context)
     logprobs = requested_logprobs(body)
     limits = [n for n in (body.max_completion_tokens, body.max_tokens) if n is not None]
@@ -41,7 +41,7 @@ def parse_options(body: ChatRequest, context: RequestContext) -> GenerationOptio
 
 
 def parse_chat(body: ChatFields, context: RequestContext) -> ChatInput:
-    """The conversation, and what the content must match."""
+    """The conversation, and the constraint on the content."""
     return ChatInput(
         [_message(message, f"messages[{i}]", context) for i, message in enumerate(body.messages)],
         tools=parse_tools(body.tools, context) if body.tools else (),

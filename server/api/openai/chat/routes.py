@@ -25,7 +25,7 @@ router = json_router()
 @router.post("/v1/chat/completions", response_model=None, responses={200: {"model": ChatReply}})
 @router.post("/chat/completions", response_model=None, include_in_schema=False)
 async def chat_completions(body: ChatRequest, request: Request, context: ContextDep) -> Response:
-    """Answer a conversation. With `stream` the response is server-sent events that end with `[DONE]`."""
+    """Reply to a conversation. With `stream` the response is server-sent events that end with `[DONE]`."""
     context.select_engine(body.model)
     options = parse_options(body, context)
     job = await process_chat(parse_chat(body, context), options, context)
@@ -39,7 +39,7 @@ async def chat_completions(body: ChatRequest, request: Request, context: Context
 )
 @router.post("/chat/completions/input_tokens", response_model=None, include_in_schema=False)
 async def input_tokens(body: ChatRequest, context: ContextDep) -> Response:
-    """How many tokens the prompt of such a request has."""
+    """Count the tokens of the prompt that such a request would have."""
     context.select_engine(body.model)
     check_fields(body, context)
     chat = replace(parse_chat(body, context), answer=None)  # checked, though it does not change the prompt
@@ -49,7 +49,7 @@ async def input_tokens(body: ChatRequest, context: ContextDep) -> Response:
 
 @router.post("/apply-template", response_model=None, responses={200: {"model": TemplateReply}})
 async def apply_template(body: TemplateRequest, context: ContextDep) -> Response:
-    """The prompt that the model's chat template makes of messages."""
+    """Render messages with the model's chat template."""
     context.select_engine(body.model)
     check_fields(body, context)
     return json_reply({"prompt": await chat_text(parse_chat(body, context), context)}, context)

@@ -89,7 +89,7 @@ _CHOICE = {
 
 
 class ChatFields(Schema):
-    """What becomes the prompt."""
+    """The fields that become the prompt."""
 
     messages: list[Message] = Field(
         min_length=1,
@@ -192,7 +192,7 @@ class ChatChoice(Reply):
 
 
 class ChatReply(Reply):
-    """The whole response. Chunks have `delta` in place of `message`."""
+    """The complete response. Chunks have `delta` in place of `message`."""
 
     id: str = required("the same in all chunks", "chatcmpl-2f1c9a0d4b6e4f7a8c3d5e6f")
     object: str = required("chat.completion, of chunks chat.completion.chunk", "chat.completion")

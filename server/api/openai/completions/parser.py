@@ -1,4 +1,4 @@
-"""From OpenAI's completion requests to a `CompletionInput` and `GenerationOptions`."""
+"""Parses OpenAI's completion requests into a `CompletionInput` and `GenerationOptions`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from server.input.requests import CompletionInput
 
 
 def parse_options(body: CompletionRequest, context: RequestContext) -> GenerationOptions:
-    """The fields besides the prompt. Warns of unknown ones."""
+    """The fields other than the prompt. Warns about unknown ones."""
     check_fields(body, context)
     n = body.n or 1
     best_of = body.best_of or n

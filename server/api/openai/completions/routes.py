@@ -18,7 +18,7 @@ router = json_router()
 
 @router.post("/v1/completions", response_model=None, responses={200: {"model": CompletionReply}})
 async def completions(body: CompletionRequest, request: Request, context: ContextDep) -> Response:
-    """Continue a prompt. With `stream` the response is server-sent events that end with `[DONE]`."""
+    """Complete a prompt. With `stream` the response is server-sent events that end with `[DONE]`."""
     context.select_engine(body.model)
     options = parse_options(body, context)
     job = await process_completion(parse_completion(body, context), options, context)

@@ -16,9 +16,9 @@ Prompts = list[str | list[int]]
 
 
 def _prompts(value: Any) -> Prompts:
-    """A string, a list of token ids, or a list of either → list of prompts.
+    """The prompts, from a string, a list of token ids, or a list of either.
 
-    Ids are looked at later, when it is known that they are few enough for a session.
+    Ids are validated later, once it is known that they are few enough for a session.
     """
     if isinstance(value, str):
         return [value]
@@ -89,7 +89,7 @@ class CompletionChoice(Reply):
 
 
 class CompletionReply(Reply):
-    """The whole response, and also each chunk of a stream."""
+    """The complete response, and also each chunk of a stream."""
 
     id: str = required("the same in all chunks", "cmpl-2f1c9a0d4b6e4f7a8c3d5e6f")
     object: str = Field("text_completion", description="always this", examples=["text_completion"])

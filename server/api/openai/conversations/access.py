@@ -1,4 +1,4 @@
-"""Stored conversations, for their routes and for responses that belong to one."""
+"""Lookup of stored conversations, for their routes and for responses that belong to one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from server.generation.request_context import RequestContext
 def find_conversation(
     id: str, param: str, store: ConversationStore, context: RequestContext
 ) -> StoredConversation:
-    """Raises ApiError (404) if this client has no such conversation."""
+    """The conversation. Raises ApiError (404) if this client has none with this id."""
     conversation = store.get(id, context.owner)
     if conversation is None:
         message = f"{param}: no conversation {id[:128]!r} is stored; it may have expired"
@@ -21,7 +21,7 @@ def find_conversation(
 
 
 def refuse_known_ids(items: Sequence[Item], conversation: StoredConversation, param: str) -> None:
-    """Raises ApiError if an item has the id of another one of the conversation."""
+    """Raises ApiError if an item has the id of an item that the conversation already contains."""
     known = set(conversation.entries)
     for item in items:
         if item["id"] in known:

@@ -43,7 +43,7 @@ ConversationId = Annotated[
 
 
 async def get_conversation(id: ConversationId, context: ContextDep, stores: StoresDep) -> StoredConversation:
-    """The one that the path names."""
+    """The conversation that the path names."""
     return find_conversation(id, "id", stores.conversations, context)
 
 
@@ -52,7 +52,7 @@ ConversationDep = Annotated[StoredConversation, Depends(get_conversation)]
 
 @json_routes.post("/v1/conversations", response_model=None, responses=_CONVERSATION)
 async def create_conversation(body: ConversationRequest, context: ContextDep, stores: StoresDep) -> Response:
-    """Begin a conversation, with items if the request has some."""
+    """Create a conversation, with the request's items if there are any."""
     check_fields(body, context)
     if stores.conversations.most == 0:
         message = "no conversations are stored here (--max-stored-responses)"
@@ -64,7 +64,7 @@ async def create_conversation(body: ConversationRequest, context: ContextDep, st
 
 @router.get("/v1/conversations/{id}", response_model=None, responses=_CONVERSATION)
 async def retrieve_conversation(conversation: ConversationDep) -> dict[str, Any]:
-    """A conversation without its items."""
+    """Return a conversation without its items."""
     return _reply(conversation)
 
 
@@ -83,7 +83,7 @@ async def update_conversation(
     "/v1/conversations/{id}", response_model=None, responses={200: {"model": ConversationDeletedReply}}
 )
 async def delete_conversation(conversation: ConversationDep, stores: StoresDep) -> dict[str, Any]:
-    """Delete a conversation and its items; responses that were part of it stay."""
+    """Delete a conversation and its items; responses that were part of it are kept."""
     stores.conversations.remove(conversation)
     return {"id": conversation.id, "object": "conversation.deleted", "deleted": True}
 
@@ -109,7 +109,7 @@ async def list_items(conversation: ConversationDep, page: PageDep) -> dict[str, 
     "/v1/conversations/{id}/items/{item_id}", response_model=None, responses={200: {"model": ItemReply}}
 )
 async def retrieve_item(item_id: str, conversation: ConversationDep) -> Item:
-    """One item of a conversation."""
+    """Return one item of a conversation."""
     item = conversation.item(item_id)
     if item is None:
         raise _no_item(item_id)
@@ -128,7 +128,7 @@ async def delete_item(item_id: str, conversation: ConversationDep, stores: Store
 def _add(
     values: list[Any], conversation: StoredConversation, store: ConversationStore, context: RequestContext
 ) -> list[Item]:
-    """Checked items, stored at the end of a conversation."""
+    """Append validated items to a conversation."""
     reader = ItemReader(lambda id: None, call_ids(conversation.items()), context)
     items = reader.read(values, "items")
     refuse_known_ids(items, conversation, "items")

@@ -1,4 +1,4 @@
-"""/v1/conversations and the items in them."""
+"""/v1/conversations and the items of conversations."""
 
 from __future__ import annotations
 

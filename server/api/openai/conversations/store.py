@@ -1,4 +1,4 @@
-"""Conversations in memory, bounded in time, number and size like stored responses."""
+"""Conversations in memory, with the same limits on time, number and size as stored responses."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class StoredConversation:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         pairs = sum(len(key) + len(value) for key, value in self.metadata.items())
         return pairs + sum(map(len, self.entries.values()))
 
@@ -39,10 +39,10 @@ class StoredConversation:
 
 
 class ConversationStore(BoundedStore[StoredConversation]):
-    """Those that were used last are the newest."""
+    """The least recently used conversations are removed first."""
 
     def get(self, id: str, owner: str | None) -> StoredConversation | None:
-        """That of this client; asking for it is a use."""
+        """The client's conversation with this id; this counts as a use."""
         conversation = super().get(id, owner)
         if conversation is not None:
             self._renew(conversation)
@@ -54,9 +54,10 @@ class ConversationStore(BoundedStore[StoredConversation]):
         items: Iterable[Item] = (),
         metadata: dict[str, str] | None = None,
     ) -> bool:
-        """Store it, or what is new of it; others make room. False: alone it would be too large.
+        """Store a conversation or its new items, removing others if necessary. False: it is too large on its
+        own.
 
-        An item takes the place of one with the same id.
+        An item replaces one with the same id.
         """
         entries = {item["id"]: msgspec.json.encode(item) for item in items}
         after = StoredConversation("", None, 0, conversation.metadata if metadata is None else metadata)
@@ -72,7 +73,7 @@ class ConversationStore(BoundedStore[StoredConversation]):
         return True
 
     def holds(self, conversation: StoredConversation) -> bool:
-        """Whether it is still stored."""
+        """Whether the conversation is still stored."""
         return self._stored.get(conversation.id) is conversation
 
     def remove_item(self, conversation: StoredConversation, id: str) -> None:

@@ -19,6 +19,6 @@ _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": EmbeddingReply | list[
 
 @router.post("/v1/embeddings", response_model=None, responses=_REPLY)
 async def embeddings(body: EmbeddingRequest, request: Request, context: ContextDep) -> Response:
-    """One vector for each input. Any model makes them; those trained for it make better ones."""
+    """Compute one vector per input. Any model can; models trained for embeddings give better ones."""
     work = embeddings_response(body, context, native=False)
     return await within_limits(request.receive, context, body.timeout_ms, work)

@@ -1,4 +1,4 @@
-"""The reply of /v1/embeddings. Its request is in `common.embedding_fields`."""
+"""The response of /v1/embeddings. Its request is in `common.embedding_fields`."""
 
 from __future__ import annotations
 

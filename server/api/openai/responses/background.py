@@ -1,4 +1,4 @@
-"""Responses that are generated while no client waits, and fetched from the store later."""
+"""Responses that are generated in the background and fetched from the store later."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CANCELLED = ApiError(499, "the request was cancelled", code="request_cancelled"
 def start(formatter: ResponseFormatter) -> None:
     """Begin to generate a response. Raises ApiError if it cannot be queued, or could not be stored.
 
-    However it ends, it is stored: also when it fails, is cancelled, or is ended with the server.
+    It is stored however it ends: complete, failed, cancelled, or ended by a shutdown.
     """
     if not formatter.can_be_stored:
         raise wrong("background", "the store is too small for any response (--responses-max-bytes)")
@@ -45,7 +45,7 @@ async def _generate(formatter: ResponseFormatter) -> None:
 
 
 def _ended(formatter: ResponseFormatter, task: asyncio.Task[None]) -> None:
-    """Also of a task that was cancelled before it began."""
+    """Finish a response when its task ends; this includes a task that was cancelled before it began."""
     formatter.task = None
     error = _CANCELLED if task.cancelled() else task.exception()
     if error is not None and not isinstance(error, ApiError):
@@ -61,6 +61,6 @@ def _ended(formatter: ResponseFormatter, task: asyncio.Task[None]) -> None:
 
 
 async def cancel(task: asyncio.Task[None]) -> None:
-    """The response has ended, and is stored, when this returns."""
+    """Cancel the response. It has ended and is stored when this returns."""
     task.cancel()
     await asyncio.wait([task])

@@ -1,4 +1,4 @@
-"""Calls of tools as items, in each of the API's forms. The model sees functions only."""
+"""Tool calls as items, in each form that the API has. The model only sees functions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _BODIES = {"local_shell_call": "action", "shell_call": "action", "apply_patch_ca
 
 @dataclass(frozen=True)
 class CallForm:
-    """How calls of a function that the model sees are shown: the item's type, the client's name for it."""
+    """How calls of a function that the model sees are shown: the item's type, and the client's name for it.
+    """
 
     kind: str
     name: str
@@ -37,19 +38,19 @@ class CallForm:
 
     @property
     def streams(self) -> bool:
-        """Whether the item can be shown before its arguments are there."""
+        """Whether the item can be shown before its arguments are complete."""
         return self.kind not in FUNCTIONS
 
 
 def flat_name(namespace: str | None, name: str) -> str:
-    """The name of a function in a namespace, as the model sees it."""
+    """The name under which the model sees a function in a namespace."""
     if not namespace:
         return name
     return namespace + name if namespace.endswith("__") else f"{namespace}__{name}"
 
 
 def read_call(kind: str, fields: Fields) -> Item:
-    """The fields of a call in a request's input, beside `id` and `type`."""
+    """The fields of a call in a request's input, other than `id` and `type`."""
     item: Item = {"call_id": fields.text("call_id")}
     if kind in FUNCTIONS:
         body = _BODIES[kind]
@@ -64,7 +65,7 @@ def read_call(kind: str, fields: Fields) -> Item:
 
 
 def as_function(item: Item) -> dict[str, str]:
-    """A call as a function's name and arguments."""
+    """The name and arguments of a call as a function call."""
     kind = item["type"]
     if kind == "function_call":
         arguments = item["arguments"]
@@ -77,7 +78,7 @@ def as_function(item: Item) -> dict[str, str]:
 
 
 def output_text(kind: str, fields: Fields) -> str | None:
-    """The text of an output whose form has fields of its own; None: it is like that of a function."""
+    """The text of an output whose form has its own fields; None if it has the form of a function output."""
     if kind == "shell_call_output":
         fields.only(_COMMON | {"output", "max_output_length"}, _IDLE)
         if fields.get("output") is None:
@@ -90,7 +91,7 @@ def output_text(kind: str, fields: Fields) -> str | None:
 
 
 def call_item(form: CallForm, call_id: str, text: str) -> Item | None:
-    """What the model wrote, as the client's form has it. None: the form cannot hold it."""
+    """The call in the client's form. None: the form cannot represent what the model wrote."""
     named: Item = {"call_id": call_id, "name": form.name}
     if form.namespace is not None:
         named["namespace"] = form.namespace

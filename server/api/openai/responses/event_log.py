@@ -1,4 +1,4 @@
-"""The events of a response in the background, for clients that come, leave and come back."""
+"""The events of a background response, for clients that connect, disconnect and reconnect."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ KEEP_ALIVE = b": keep-alive\n\n"
 
 
 class EventLog:
-    """All events so far, by their sequence numbers."""
+    """All events so far, by sequence number."""
 
     def __init__(self) -> None:
         self.events: list[bytes] = []
@@ -18,7 +18,7 @@ class EventLog:
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return sum(map(len, self.events))
 
     def add(self, event: bytes) -> None:
@@ -26,7 +26,7 @@ class EventLog:
         self._tell()
 
     def end(self) -> None:
-        """No more of them follow."""
+        """Mark the log as complete."""
         self._ended = True
         self._tell()
 
@@ -35,7 +35,7 @@ class EventLog:
         self._news = asyncio.Event()
 
     async def read(self, after: int, keep_alive_s: float) -> AsyncGenerator[bytes, None]:
-        """The events whose number is greater than `after`, as they come, with comments in between."""
+        """The events with a number greater than `after`, as they arrive, with comments in between."""
         next_number = after + 1
         while True:
             data = b"".join(self.events[next_number:])

@@ -1,4 +1,4 @@
-"""A job as a response: its output items, and the events of a stream."""
+"""Formats a job as a response: its output items, and the events of a stream."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ _PARTS = {"text": "output_text", "reasoning": "reasoning_text"}
 
 
 class ResponseFormatter(JobFormatter):
-    """echo: fields of the request that the response repeats. store: takes the response; None: not stored.
-    seals: reasoning items have `encrypted_content`.
+    """echo: fields of the request that the response repeats. store: receives the response; None: it is not
+    stored. seals: reasoning items have `encrypted_content`.
     """
 
     errors = ERRORS
@@ -66,7 +66,7 @@ class ResponseFormatter(JobFormatter):
         return event
 
     def queue(self) -> None:
-        """The first events of a response in the background."""
+        """Log the first events of a background response."""
         response = self.response("queued", **self.job.context.with_warnings({}))
         self.numbered("response.created", response=response)
         self.numbered("response.queued", response=response)
@@ -172,19 +172,19 @@ class ResponseFormatter(JobFormatter):
 
     @property
     def status(self) -> str:
-        """Before the end."""
+        """The status of a response that has not ended."""
         sequence = self.job.sequences[0]
         runs = sequence.first_at or sequence.processed is not None
         return "queued" if self.in_background and not runs else "in_progress"
 
     @property
     def can_be_stored(self) -> bool:
-        """Whether there is room for a response without output and conversation."""
+        """Whether a response would fit in the store even before it has output."""
         content = StoredContent(msgspec.json.encode(self.response("queued")), b"[]", 0, ())
         return self.store is not None and self.store.fits(content)
 
     def cut(self, status: str, message: str | None = None) -> None:
-        """Store a response that ended before its time. message: why it failed."""
+        """Store a response that ended early. message: the reason of a failure."""
         self.blocks.end = SequenceEnd.LENGTH  # cuts its last item
         failed = status == "failed"
         error = {"code": "server_error", "message": message} if failed else None
@@ -193,7 +193,7 @@ class ResponseFormatter(JobFormatter):
             self._put(self.store, response)
 
     def whole(self, results: Sequence[SequenceOutput]) -> dict[str, Any]:
-        """The response at its end."""
+        """The complete response."""
         status = "incomplete" if self.blocks.end is SequenceEnd.LENGTH else "completed"
         tail = self.job.context.with_warnings({"timings": self.job.timings()})
         response = self.response(status, usage=self._usage(), completed_at=time.time(), **tail)
@@ -210,7 +210,7 @@ class ResponseFormatter(JobFormatter):
             self._put(self.store, body)
 
     def response(self, status: str, **fields: Any) -> dict[str, Any]:
-        """As far as it has been generated."""
+        """The response as far as it has been generated."""
         job = self.job
         params = job.sequences[0].request.params
         return {
@@ -232,7 +232,7 @@ class ResponseFormatter(JobFormatter):
         }
 
     def item(self, block: Block, status: str, whole: bool = True) -> Item:
-        """A block as an item. whole=False: as it is while empty."""
+        """A block as an item. whole=False: the item as it is while empty."""
         if block.call is not None:
             form, text = self._form(block.call.name), block.text if whole else ""
             call = call_item(form, block.call.id, text)
@@ -271,7 +271,7 @@ class ResponseFormatter(JobFormatter):
         return {"item_id": block.id, "output_index": block.index, "content_index": 0}
 
     def _state_of(self, block: Block) -> str:
-        """Only the last block can be cut by a limit."""
+        """The status of a block's item: a limit can cut off only the last block."""
         if block is not self.blocks.all[-1]:
             return "completed"
         if self.blocks.end is None:
@@ -289,7 +289,7 @@ class ResponseFormatter(JobFormatter):
         }
 
     def _add_to_conversation(self, response: dict[str, Any]) -> None:
-        """What came and what was generated; the conversation may have changed, or gone, in the meantime."""
+        """Add the input and the output; meanwhile the conversation may have changed or been removed."""
         if self.conversation.home is None:
             return
         store, home = self.conversation.home
@@ -326,7 +326,7 @@ class ResponseFormatter(JobFormatter):
 
 
 def echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
-    """Fields of the request that the response repeats, as in the official API."""
+    """The request fields that the response repeats, as in the official API."""
     reasoning, text = body.reasoning, body.text
     format = (text and text.format) or {"type": "text"}
     functions = {tool.name: tool for tool in chat.tools}
@@ -352,7 +352,7 @@ def echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
 
 
 def _echoed_tool(tool: dict[str, Any], functions: Mapping[str, Tool]) -> dict[str, Any]:
-    """Functions with every field that strict readers want."""
+    """The tool as repeated, with every field that strict clients expect."""
     if tool.get("type", "function") != "function":
         return tool
     function = functions[tool["name"]]
@@ -360,5 +360,5 @@ def _echoed_tool(tool: dict[str, Any], functions: Mapping[str, Tool]) -> dict[st
 
 
 def _exact(value: Any) -> msgspec.Raw:
-    """A part of the response with every digit that the request has."""
+    """A part of the response that keeps every digit of the request's numbers."""
     return msgspec.Raw(exact_json.dumps(value).encode())

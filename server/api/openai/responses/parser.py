@@ -1,4 +1,4 @@
-"""From a request for a response to a `ChatInput` and `GenerationOptions`; reading of items."""
+"""Parses a Responses request into a `ChatInput` and `GenerationOptions`, and reads items."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ _SEAL = "ggserve:"
 
 @dataclass(frozen=True)
 class Conversation:
-    """A request's input as a chat, and as items, of which the last `n_new` came with it.
+    """A request's input as a chat, and as items, of which the last `n_new` came with the request.
 
-    home: the stored conversation that gets them and the output, and its store.
+    home: the stored conversation to which they and the output are added, and its store.
     """
 
     chat: ChatInput
@@ -68,7 +68,7 @@ class Conversation:
 
 
 def parse_input(body: ResponseInput, stores: Stores, context: RequestContext) -> Conversation:
-    """Checked except for what depends on the model. Warns of unknown fields."""
+    """The input, validated except for what depends on the model. Warns about unknown fields."""
     check_fields(body, context, _REFUSED)
     if body.truncation == "auto":
         message = "input is not truncated automatically; send 'disabled' and shorten it"
@@ -143,7 +143,7 @@ def _answer(body: ResponseInput, context: RequestContext) -> RequestedConstraint
 
 
 def _logprobs(body: ResponseRequest, context: RequestContext) -> int | None:
-    """How many of the most likely tokens are reported with each; None: no log-probabilities."""
+    """How many of the most likely tokens to report for each position; None: no log-probabilities."""
     include = body.include or []
     for name in include:
         if name not in (LOGPROBS, SEALED_REASONING):
@@ -156,12 +156,12 @@ def _logprobs(body: ResponseRequest, context: RequestContext) -> int | None:
 
 
 def seals_reasoning(body: ResponseRequest) -> bool:
-    """Whether reasoning items carry what clients without a store send back: `encrypted_content`."""
+    """Whether reasoning items carry `encrypted_content`, for clients that do not use the store."""
     return SEALED_REASONING in (body.include or ())
 
 
 def parse_options(body: ResponseRequest, context: RequestContext) -> GenerationOptions:
-    """The fields that do not become the prompt."""
+    """The fields that do not become part of the prompt."""
     if body.user is not None:
         context.warn("user has no effect")
     stream_options = body.stream_options
@@ -180,7 +180,9 @@ def parse_options(body: ResponseRequest, context: RequestContext) -> GenerationO
 
 
 class ItemReader:
-    """Reads the input of one request. lookup: finds items of stored responses; calls: known call ids."""
+    """Reads the input of one request. lookup: finds items of stored responses. calls: the call ids seen so
+    far.
+    """
 
     def __init__(
         self, lookup: Callable[[str], Item | None], calls: Iterable[str], context: RequestContext
@@ -188,7 +190,7 @@ class ItemReader:
         self.lookup, self.calls, self.context = lookup, set(calls), context
 
     def read(self, value: str | list[Any] | None, path: str = "input") -> list[Item]:
-        """Checked items, each with an id. path: of `value` in the request."""
+        """The validated items, each with an id. path: the path of `value` in the request."""
         if value is None:
             return []
         if isinstance(value, str):
@@ -293,7 +295,7 @@ def _id(fields: Fields) -> str | None:
 
 
 def _texts(fields: Fields, name: str) -> list[str]:
-    """A text, or the texts of a list of parts."""
+    """The texts of a string or of a list of parts."""
     if isinstance(fields.get(name), str):
         return [fields.text(name)]
     texts = []
@@ -312,7 +314,7 @@ def call_ids(items: Iterable[Item]) -> Iterable[str]:
 
 
 def sealed(text: str) -> str:
-    """Reasoning as `encrypted_content`, for clients that send nothing else of it back. It is not a secret."""
+    """Reasoning as `encrypted_content`, for clients that send back nothing else of it. It is not a secret."""
     return _SEAL + base64.b64encode(text.encode()).decode()
 
 
@@ -326,7 +328,8 @@ def _unsealed(text: str) -> str | None:
 
 
 def chat_messages(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
-    """Chat messages. An assistant's reasoning, text and calls, in that order, are one message."""
+    """The items as chat messages. An assistant's reasoning, text and calls, in that order, form one message.
+    """
     messages: list[dict[str, Any]] = []
     turn: dict[str, Any] | None = None  # the assistant's message that may still grow
     for item in items:
@@ -376,7 +379,9 @@ def _content(item: Item) -> Any:
 
 
 def _instruct(messages: list[dict[str, Any]], instructions: str) -> None:
-    """Insert at the beginning, or prepend to a system message there: most templates accept only one."""
+    """Insert the instructions as a system message, or prepend them to a leading one: most templates accept
+    only one.
+    """
     first = messages[0] if messages else {"role": "user"}
     if first["role"] not in ("system", "developer"):
         messages.insert(0, {"role": "system", "content": instructions})
@@ -388,7 +393,7 @@ def _instruct(messages: list[dict[str, Any]], instructions: str) -> None:
 
 
 def continues_last(items: Sequence[Item]) -> bool:
-    """Whether the answer continues the last item: an incomplete message of the assistant."""
+    """Whether the answer continues the last item, an incomplete assistant message."""
     if not items or items[-1]["type"] != "message" or items[-1]["role"] != "assistant":
         return False
     status: str = items[-1]["status"]

@@ -42,7 +42,7 @@ _WHOLE: dict[int | str, dict[str, Any]] = {200: {"model": ResponseReply}}
 async def create_response(
     body: ResponseRequest, request: Request, context: ContextDep, stores: StoresDep
 ) -> Response:
-    """Answer text or items. With `stream` the response is server-sent events with names."""
+    """Reply to text or items. With `stream` the response is a stream of named server-sent events."""
     context.select_engine(body.model)
     conversation = parse_input(body, stores, context)
     options = parse_options(body, context)
@@ -70,7 +70,7 @@ async def create_response(
 )
 @json_routes.post("/responses/input_tokens", response_model=None, include_in_schema=False)
 async def input_tokens(body: ResponseInput, context: ContextDep, stores: StoresDep) -> Response:
-    """How many tokens the prompt of such a request has."""
+    """Count the tokens of the prompt that such a request would have."""
     context.select_engine(body.model)
     prompt = await prepare_chat(parse_input(body, stores, context).chat, context)
     return json_reply({"object": "response.input_tokens", "input_tokens": len(prompt.tokens)}, context)
@@ -95,7 +95,7 @@ async def get_response(
         int, Query(ge=-1, le=INT_MAX, description="with `stream`: only events after that `sequence_number`")
     ] = -1,
 ) -> Response:
-    """A response that is stored, or that is being generated."""
+    """Return a stored response, or one that is being generated."""
     stored, running = stores.responses.get(id, context.owner), _running(id, stores, context)
     if stored is None and running is None:
         raise not_stored(id, "id")
@@ -113,7 +113,7 @@ async def get_response(
 
 @router.delete("/v1/responses/{id}", response_model=None, responses={200: {"model": DeletedReply}})
 async def delete_response(id: str, context: ContextDep, stores: StoresDep) -> dict[str, Any]:
-    """Delete a stored response; one that is generated in the background ends."""
+    """Delete a stored response; one that is being generated in the background is ended."""
     running = _running(id, stores, context)
     if running is not None and running.task is not None:
         await background.cancel(running.task)
@@ -126,7 +126,7 @@ async def delete_response(id: str, context: ContextDep, stores: StoresDep) -> di
 
 @router.post("/v1/responses/{id}/cancel", response_model=None, responses=_WHOLE)
 async def cancel_response(id: str, context: ContextDep, stores: StoresDep) -> Response:
-    """Cancel a response that is being generated. Its client, if one waits, gets an error."""
+    """Cancel a response that is being generated. If a client is waiting for it, that client gets an error."""
     running = _running(id, stores, context)
     if running is not None and running.task is not None:
         await background.cancel(running.task)
@@ -149,7 +149,7 @@ async def input_items(
     stores: StoresDep,
     page: PageDep,
 ) -> dict[str, Any]:
-    """The input items of a stored response, earlier turns included."""
+    """List the input items of a stored response, including earlier turns."""
     stored = stores.responses.get(id, context.owner)
     if stored is None:
         raise not_stored(id, "id")

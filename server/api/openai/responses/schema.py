@@ -1,4 +1,4 @@
-"""POST /v1/responses and what belongs to it."""
+"""POST /v1/responses and its parts."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _choice(value: Any) -> str | dict[str, Any] | None:
 
 
 def _conversation(value: Any) -> str | None:
-    """The id."""
+    """The id of the conversation."""
     id = value.get("id") if isinstance(value, dict) else value
     if value is not None and not (isinstance(id, str) and 0 < len(id) <= MAX_ID):
         raise ValueError(
@@ -119,7 +119,7 @@ _TOOL = {
 
 
 class ResponseInput(Schema):
-    """What becomes the prompt."""
+    """The fields that become the prompt."""
 
     model: str | None = field("may be left out if one model is served", "stories", max_length=512)
     input: InputField = field(
@@ -155,7 +155,7 @@ class ResponseInput(Schema):
 
 
 class ResponseRequest(ResponseInput, SamplingFields):
-    """Fields of the official API, and those of this server."""
+    """The fields of the official API and those that this server adds."""
 
     max_output_tokens: TokenLimit | None = field(
         "most tokens to generate; default and -1: until the context is full", 256
@@ -181,7 +181,7 @@ class ResponseRequest(ResponseInput, SamplingFields):
 
 
 class ItemReply(Reply):
-    """A message, a function call, or reasoning; each has fields of its own."""
+    """A message, function call or reasoning item; each type has fields of its own."""
 
     id: str = required("of the item", "msg_0123456789abcdef01234567")
     type: str = required("`message`, `function_call` or `reasoning`", "message")
@@ -208,7 +208,7 @@ class ResponseUsage(Reply):
 
 
 class ResponseReply(Reply):
-    """The whole response. Most fields of the request come back in it."""
+    """The complete response. It repeats most fields of the request."""
 
     id: str = required("of the response", "resp_0123456789abcdef01234567")
     object: str = required("always `response`", "response")

@@ -1,4 +1,4 @@
-"""What is stored in memory for clients that refer to it, bounded in time, number and size: responses."""
+"""Responses stored in memory for clients that refer to them, with limits on time, number and size."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ F = TypeVar("F")
 
 
 class Stored(Protocol):
-    """owner: the name of its client; nobody else sees it. until: by the store's clock."""
+    """owner: the name of the client; no other client sees the entry. until: expiry, by the store's clock."""
 
     until: float
 
@@ -27,14 +27,14 @@ class Stored(Protocol):
     def owner(self) -> str | None: ...
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
 
 
 S = TypeVar("S", bound=Stored)
 
 
 class BoundedStore(Generic[S]):
-    """The newest `most` entries, within `ttl_s` seconds and `max_bytes` together."""
+    """The newest `most` entries, each for `ttl_s` seconds, with `max_bytes` in total."""
 
     def __init__(
         self, most: int, ttl_s: float, max_bytes: int, clock: Callable[[], float] = time.monotonic
@@ -48,7 +48,7 @@ class BoundedStore(Generic[S]):
         return len(self._stored)
 
     def get(self, id: str, owner: str | None) -> S | None:
-        """That of this client."""
+        """The entry, if it belongs to this client."""
         self._expire()
         stored = self._stored.get(id)
         return stored if stored is not None and stored.owner == owner else None
@@ -58,7 +58,7 @@ class BoundedStore(Generic[S]):
         self.size -= entry.size
 
     def _renew(self, entry: S) -> None:
-        """Make it the newest."""
+        """Make the entry the newest."""
         entry.until = self._clock() + self.ttl_s
         self._stored.pop(entry.id, None)
         self._stored[entry.id] = entry
@@ -88,7 +88,7 @@ class StoredContent:
         return len(self.response) + len(self.conversation) + self.n_event_bytes
 
     def items(self) -> list[dict[str, Any]]:
-        """The conversation."""
+        """The items of the conversation."""
         items: list[dict[str, Any]] = msgspec.json.decode(self.conversation)
         return items
 
@@ -106,7 +106,7 @@ class StoredResponse:
 
 
 class ResponseStore(BoundedStore[StoredResponse], Generic[F]):
-    """running: of responses that are still generated, whatever their route needs, by id."""
+    """running: responses that are still being generated, by id, as their route needs them."""
 
     def __init__(self, *limits: Any) -> None:
         super().__init__(*limits)
@@ -114,11 +114,11 @@ class ResponseStore(BoundedStore[StoredResponse], Generic[F]):
         self._holders: dict[tuple[str | None, str], str] = {}  # owner, item id → the response that has it
 
     def fits(self, content: StoredContent) -> bool:
-        """Whether such a response can be stored at all."""
+        """Whether a response of this size can be stored at all."""
         return self.most > 0 and content.size <= self.max_bytes
 
     def put(self, id: str, owner: str | None, content: StoredContent) -> None:
-        """Store one that fits; older ones make room."""
+        """Store a response that fits, removing older ones if necessary."""
         self.size += content.size
         self._holders.update({(owner, item): id for item in content.item_ids})
         self._renew(StoredResponse(id, owner, content))

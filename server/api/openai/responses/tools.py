@@ -1,4 +1,4 @@
-"""`tools` and `tool_choice` of a request for a response: every tool of the client's becomes a function."""
+"""`tools` and `tool_choice` of a Responses request: each of the client's tools becomes a function."""
 
 from __future__ import annotations
 
@@ -86,12 +86,12 @@ class RequestTools:
         self.forms.setdefault(tool.name, form)
 
     def form(self, name: str) -> CallForm:
-        """Without a constraint a model may call a function that is not there."""
+        """The form of a call. Without a constraint, a model may call a function that does not exist."""
         return self.forms.get(name) or CallForm("function_call", name)
 
 
 def read_tools(body: ResponseInput, context: RequestContext) -> RequestTools:
-    """Warns of the tools that are left out."""
+    """The tools. Warns about those that are left out."""
     request_tools = RequestTools()
     for tool in objects(body.tools, "tools", context):
         kind = tool.text_or("type", "function")
@@ -132,7 +132,7 @@ def _read(tool: Fields, kind: str, namespace: str | None, request_tools: Request
 
 
 def _custom(tool: Fields, name: str) -> Tool:
-    """A function whose only argument is the text that the client's tool takes."""
+    """A function whose only argument is the text that the client's custom tool takes."""
     tool.only(frozenset({"type", "name", "description", "format"}), _IDLE)
     text: dict[str, Any] = dict(_TEXT)
     description = tool.text_or("description", "")
@@ -152,7 +152,7 @@ def _custom(tool: Fields, name: str) -> Tool:
 
 
 def read_choice(body: ResponseInput, context: RequestContext) -> ToolChoice:
-    """Which tools are called."""
+    """Which tools may be called."""
     choice = body.tool_choice
     if choice is None or isinstance(choice, str):
         return choice_by_mode("auto" if choice is None else choice)
@@ -166,7 +166,9 @@ def read_choice(body: ResponseInput, context: RequestContext) -> ToolChoice:
 
 
 def _choice_names(fields: Fields, allowed: bool = False) -> list[str]:
-    """The names of one choice, as the model sees them. allowed: it is one of several, which may be hosted."""
+    """The names in a choice, as the model sees them. allowed: it is one of several, which may be hosted
+    tools.
+    """
     kind = fields.text("type")
     if kind in ("function", "custom"):
         fields.only(frozenset({"type", "name", "namespace"}))
