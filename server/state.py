@@ -10,17 +10,17 @@ from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
-from engine.types import AdapterScales
-from server.chat.chat_format import ChatFormats
-from server.chat.template.sandbox import TemplateFailed
+from engine.types import AdapterScales, Constraint
+from server.chat.prompt import ChatFormats
+from server.chat.template.render import TemplateFailed
 from server.config.settings import Settings
 from server.keys.key_ring import KeyRing
 from server.metrics.prometheus import Metrics
 from server.metrics.traces import Traces
 from server.registry.registry import ModelRegistry
-from server.sandbox.constraint_checker import ConstraintChecker
+from server.sandbox.constraint_child import CheckResult
 from server.worker.engine import Engine
 
 
@@ -35,6 +35,13 @@ class ChatSupport:
     special_tokens: re.Pattern[str]  # matches the texts of special tokens
 
 
+class ConstraintCheck(Protocol):
+    """A `server.input.constraints.ConstraintChecker`."""
+
+    async def check(self, constraint: Constraint) -> CheckResult: ...
+    def close(self) -> None: ...
+
+
 @dataclass
 class Derived:
     """What the server derives from the model of one engine, each on first use.
@@ -46,7 +53,7 @@ class Derived:
     chat_support: ChatSupport | None = None
     default_sampling: tuple[Settings, Mapping[str, Any]] | None = None
     lora: AdapterScales | None = None
-    constraint_checker: ConstraintChecker | None = None
+    constraint_checker: ConstraintCheck | None = None
 
     def close(self) -> None:
         """End the child processes."""

@@ -64,13 +64,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def shared_processes() -> Iterator[None]:
     """One process for all templates, one for all constraints: starting one takes longer than most tests."""
     from server.chat import chat_format
-    from server.input import prompts
+    from server.input import constraints
     from support.api.templates import SANDBOX
     from support.fakes.constraint_process import shared_checker
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chat_format, "TemplateSandbox", lambda: SANDBOX)
-        patch.setattr(prompts, "ConstraintChecker", shared_checker)
+        patch.setattr(constraints, "ConstraintChecker", shared_checker)
         yield
 
 

@@ -52,7 +52,7 @@ DATES = {
     "server/api/openai/conversations/routes.py",
     "server/api/openai/responses/formatter.py",
     "server/app.py",
-    "server/chat/template/capabilities.py",
+    "server/chat/template/render.py",
     "server/chat/template/environment.py",
     "server/generation/job.py",
     "server/metrics/traces.py",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
-from server.chat.tool_calls.tool import Tool
+from server.chat.request import Tool
+from server.chat.template.render import TemplateFailed, TemplateLimitExceeded
 
 Message = dict[str, Any]
 Render = Callable[[list[Message], Sequence[Tool]], str]  # raises TemplateFailed

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 from engine.tokenizer.vocab import SPECIAL_TYPES, TokenType
-from engine.types import Constraint
-from server.chat.accepted_forms import AcceptedForms
 from server.chat.messages import adapt_messages
-from server.chat.reasoning import KNOWN_MARKERS, ReasoningMarkers, find_reasoning_markers
-from server.chat.request import ChatInput
-from server.chat.template.capabilities import (
-    TemplateCapabilities,
-    probe_capabilities,
-    template_variables,
-)
-from server.chat.template.render import ChatTemplate
-from server.chat.template.sandbox import TemplateFailed, TemplateSandbox
+from server.chat.prompt import ChatFormat, ChatFormats
+from server.chat.reasoning import KNOWN_MARKERS, find_reasoning_markers
+from server.chat.request import Tool
+from server.chat.template.capabilities import TemplateCapabilities, probe_capabilities
+from server.chat.template.render import ChatTemplate, TemplateFailed, TemplateSandbox
 from server.chat.tool_calls.derived import derive_format
 from server.chat.tool_calls.generic import GenericFormat
-from server.chat.tool_calls.grammar import KINDS, GrammarTerminals, answer_rule
+from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.registry import detect_tool_call_format
 from server.chat.tool_calls.rendered_calls import (
     ARGUMENTS,
@@ -31,73 +24,9 @@ from server.chat.tool_calls.rendered_calls import (
     RenderedCalls,
     render_calls,
 )
-from server.chat.tool_calls.tool import Tool
-from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions
-from server.errors import unsupported
+from server.chat.tool_calls.tool_call_format import ToolCallFormat
 
 CONTROL_TYPES = frozenset((TokenType.CONTROL, TokenType.UNKNOWN))
-
-
-@dataclass(frozen=True)
-class ChatFormat:
-    """One chat template and its consequences for prompts and outputs."""
-
-    template: ChatTemplate
-    capabilities: TemplateCapabilities
-    call_format: ToolCallFormat
-    markers: ReasoningMarkers | None  # of reasoning; None: the model does not reason
-    terminals: GrammarTerminals
-    accepted_forms: AcceptedForms = field(default_factory=AcceptedForms, compare=False)
-
-    def tool_options(self, chat: ChatInput) -> ToolOptions | None:
-        """The tools that may be called; None if there are none. Raises ApiError (400)."""
-        choice = chat.tool_choice
-        tools = tuple(tool for tool in chat.tools if choice.names is None or tool.name in choice.names)
-        if choice.mode == "none" or not tools:
-            return None
-        parallel = chat.parallel_tool_calls
-        if parallel is None:
-            parallel = self.capabilities.parallel_calls or not self.capabilities.calls
-        if choice.mode == "required":
-            return ToolOptions(tools, True, parallel)
-        if chat.answer is None:
-            return ToolOptions(tools, False, parallel)
-        answer, param = chat.answer
-        if answer.kind not in KINDS:
-            raise unsupported(param, "cannot be combined with tools that may be called or not")
-        return ToolOptions(tools, False, parallel, answer)
-
-    def output_constraint(self, tools: ToolOptions | None, answer: Constraint | None) -> Constraint | None:
-        """The constraint on the output: tool calls, or `answer` where the format has its content.
-
-        Blocks, so do not call it in the event loop. Raises UnsupportedSchema.
-        """
-        if tools is not None:
-            text = self.call_format.grammar(tools, self.terminals)
-        elif answer is None or answer.kind not in KINDS:
-            return answer
-        else:
-            text = self.call_format.answer_grammar(answer_rule(answer), self.terminals)
-            if text is None:
-                return answer
-        return None if text is None else Constraint("lark", text)
-
-    def preserved_tokens(self, calls: bool, reasoning: bool) -> frozenset[int]:
-        """Special tokens whose text the output parser needs to see."""
-        texts = list(self.call_format.markers if calls else ())
-        if reasoning and self.markers is not None:
-            texts += [self.markers.start, self.markers.end]
-        return frozenset(
-            id for text, id in self.terminals.tokens.items() if any(text in whole for whole in texts)
-        )
-
-
-@dataclass(frozen=True)
-class ChatFormats:
-    """with_tools: the format for requests with tools: that of the model's tool template, or else `plain`."""
-
-    plain: ChatFormat
-    with_tools: ChatFormat
 
 
 def load_chat_formats(tokenizer: Any, source: str | None = None) -> ChatFormats | TemplateFailed | None:
@@ -151,9 +80,7 @@ def _rendered_reasoning(template: ChatTemplate, capabilities: TemplateCapabiliti
     answer = {"role": "assistant", "content": "Yes", "reasoning_content": "Hm"}
     messages = adapt_messages([{"role": "user", "content": "Hello"}, answer], capabilities)
     try:
-        return template.render(
-            messages, add_generation_prompt=False, extra=template_variables(template.source, None)
-        )
+        return template.render(messages, add_generation_prompt=False)
     except TemplateFailed:
         return ""
 
@@ -170,7 +97,6 @@ def _rendered_calls(template: ChatTemplate, capabilities: TemplateCapabilities) 
                 adapt_messages([*conversation, *answer], capabilities),
                 tools=tools,
                 add_generation_prompt=not answer,
-                extra=template_variables(template.source, tools),
             )
         except TemplateFailed:
             return None

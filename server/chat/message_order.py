@@ -11,19 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.chat.accepted_forms import SYSTEM_ROLES
-from server.chat.messages import InvalidMessage, Message, calls_as_text, text_of
+from server.chat.messages import InvalidMessage, Message, calls_as_text, is_empty, text_of
 
 MAX_WARNINGS = 8
 _MAX_RUN = 4  # system messages in a row that a probe distinguishes
-_NEXT = {  # in regular conversations
-    None: ("system", "developer", "user"),
-    "system": ("user",),
-    "developer": ("user",),
-    "user": ("assistant", "calls"),
-    "assistant": ("user",),
-    "calls": ("tool",),
-    "tool": ("tool", "assistant", "calls"),
-}
 # What surrounds a system message in the probe, by the kinds of its neighbours.
 _BEFORE = {
     "user": ("user",),
@@ -62,8 +53,7 @@ class _Turn:
 
     @property
     def is_empty(self) -> bool:
-        message = self.message
-        return not (self.text.strip() or message.get("tool_calls") or message.get("reasoning_content"))
+        return is_empty(self.message)
 
 
 @dataclass(frozen=True)
@@ -73,18 +63,17 @@ class OrderedMessages:
     """
 
     messages: list[Message]
-    indices: list[int]
+    indices: Sequence[int]
     warnings: list[str]
 
 
 def order_messages(messages: Sequence[Message], accepts: Accepts, continues: bool) -> OrderedMessages:
     """The messages, changed only where the template does not accept them. Raises InvalidMessage.
 
-    continues: the answer continues the last message, which therefore stays last.
+    Not for an order that is regular. continues: the answer continues the last message, which therefore stays
+    last.
     """
     turns = [_Turn(message, i) for i, message in enumerate(messages)]
-    if not turns or _is_regular(turns, continues):
-        return OrderedMessages(list(messages), list(range(len(turns))), [])
     order = _Order(turns, accepts, continues)
     order.drop_empty()
     order.pair_results()
@@ -97,24 +86,6 @@ def order_messages(messages: Sequence[Message], accepts: Accepts, continues: boo
         [turn.index for turn in order.turns],
         _limited(text for _, text in sorted(order.changes, key=lambda change: change[0])),
     )
-
-
-def _is_regular(turns: Sequence[_Turn], continues: bool) -> bool:
-    """Whether any template can be expected to accept the order."""
-    before, pending = None, set[str]()
-    for turn in turns[: len(turns) - continues]:
-        kind = turn.kind
-        if kind not in _NEXT[before] or turn.is_empty or (pending and kind != "tool"):
-            return False
-        if kind == "tool":
-            id = turn.message.get("tool_call_id")
-            if id not in pending:
-                return False
-            pending.remove(id)
-        pending |= {call.get("id", "") for call in turn.message.get("tool_calls") or ()}
-        before = kind
-    last = ("user", "tool") if continues else ("user", "tool", "assistant")
-    return not pending and before in last
 
 
 class _Order:

@@ -1,5 +1,5 @@
 """Converts messages from OpenAI's form, to which all requests are parsed, to the form that a template
-expects.
+expects; and finds them in the prompt.
 """
 
 from __future__ import annotations
@@ -9,12 +9,23 @@ import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from engine import exact_json
 from server.chat.template.capabilities import TemplateCapabilities, reasoning_fields, thinking_parts
 
 Message = dict[str, Any]
+MAX_WARNINGS = 8
+TOKEN_BREAK = "\ufdd0"  # within the texts of special tokens: a noncharacter, removed from what clients send
+_NEXT = {  # in regular conversations
+    None: ("system", "developer", "user"),
+    "system": ("user",),
+    "developer": ("user",),
+    "user": ("assistant", "calls"),
+    "assistant": ("user",),
+    "calls": ("tool",),
+    "tool": ("tool", "assistant", "calls"),
+}
 
 
 class InvalidMessage(Exception):
@@ -93,6 +104,34 @@ def pair_calls(messages: Iterable[Message]) -> list[Message]:
     return paired
 
 
+def is_empty(message: Mapping[str, Any]) -> bool:
+    """Without text, calls and reasoning."""
+    text = text_of(message.get("content"))
+    return not (text.strip() or message.get("tool_calls") or message.get("reasoning_content"))
+
+
+def is_regular(messages: Sequence[Message], continues: bool) -> bool:
+    """Whether any template can be expected to accept the order.
+
+    continues: the answer continues the last one.
+    """
+    before, pending = None, set[str]()
+    for message in messages[: len(messages) - continues]:
+        calls = message.get("tool_calls") or ()
+        kind = "calls" if calls else str(message["role"])
+        if kind not in _NEXT[before] or is_empty(message) or (pending and kind != "tool"):
+            return False
+        if kind == "tool":
+            id = message.get("tool_call_id")
+            if id not in pending:
+                return False
+            pending.remove(id)
+        pending |= {call.get("id", "") for call in calls}
+        before = kind
+    last = ("user", "tool") if continues else ("user", "tool", "assistant", None)
+    return not pending and before in last
+
+
 def text_of(content: Any, separator: str = "\n") -> str:
     """The text of content; parts are joined."""
     if isinstance(content, list):
@@ -133,6 +172,8 @@ def _adapt(i: int, message: Mapping[str, Any], capabilities: TemplateCapabilitie
             adapted["content"] = thinking_parts(reasoning, text_of(content))
         else:
             adapted |= reasoning_fields(reasoning)
+            if calls and capabilities.one_text_per_call:
+                adapted["content"] = ""
     if calls:
         adapted["tool_calls"] = calls
     if id := message.get("tool_call_id"):
@@ -231,3 +272,45 @@ def _merge_system(messages: Sequence[Message], capabilities: TemplateCapabilitie
     texts = [text_of(message["content"]) for message in messages[: first + 1]]
     merged = {**messages[first], "content": _content("\n".join(text for text in texts if text), capabilities)}
     return [merged, *messages[first + 1 :]]
+
+
+class MessagePlaces(NamedTuple):
+    """warnings: about messages that the prompt does not contain.
+
+    turn: where the content of the last user message begins, since other conversations may be the same up to
+    there. In a model that reasons, also where the last content ends: what the template puts behind it is
+    often absent from the next prompt.
+    """
+
+    warnings: list[str]
+    turn: tuple[int, ...]
+
+
+def find_places(text: str, messages: Sequence[Mapping[str, Any]], *, reasons: bool) -> MessagePlaces:
+    """Look for the contents of the messages in a prompt. reasons: whether the model may reason."""
+    warnings: list[str] = []
+    places: list[int] = []  # where each content begins
+    position = 0  # messages are mostly in order, so that one pass finds all of them
+    for i, message in enumerate(messages):
+        content = message.get("content")
+        pieces = [part["text"] for part in content] if isinstance(content, list) else [content or ""]
+        begin = None
+        for name, piece in [*(("", piece) for piece in pieces), *_reasoning_of(message)]:
+            clean = piece.replace(TOKEN_BREAK, "\ufffd").strip()
+            start = text.find(clean, position)
+            if start >= 0:
+                begin = start if begin is None else begin
+                position = start + len(clean)
+            elif clean not in text and json.dumps(clean, ensure_ascii=False)[1:-1] not in text:
+                warnings.append(f"messages[{i}]{name} has no effect: the chat template leaves it out")
+                break
+        places.append(position if begin is None else begin)
+        if len(warnings) == MAX_WARNINGS:
+            return MessagePlaces(warnings, ())
+    turn = [place for place, message in zip(places, messages, strict=True) if message["role"] == "user"][-1:]
+    return MessagePlaces(warnings, (*turn, position) if reasons and position else tuple(turn))
+
+
+def _reasoning_of(message: Mapping[str, Any]) -> list[tuple[str, str]]:
+    reasoning = message.get("reasoning_content")
+    return [(".reasoning_content", reasoning)] if reasoning else []

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -51,39 +51,3 @@ class OutputDelta(NamedTuple):
     text: str = ""
     tokens: Sequence[ShownToken] = ()
     progress: Sequence[PromptProgress] = ()
-
-
-def merge_deltas(deltas: Sequence[OutputDelta]) -> OutputDelta:
-    """Consecutive pieces of an output merged into one, with a single ToolCallDelta per call."""
-    return OutputDelta(
-        "".join([delta.content for delta in deltas]),
-        "".join([delta.reasoning for delta in deltas]),
-        _merge_calls(part for delta in deltas for part in delta.tools),
-        "".join([delta.text for delta in deltas]),
-        tuple([token for delta in deltas for token in delta.tokens]),
-    )
-
-
-def _merge_calls(parts: Iterable[ToolCallDelta]) -> tuple[ToolCallDelta, ...]:
-    arguments: dict[int, list[str]] = {}
-    calls: dict[int, ToolCallDelta] = {}
-    for part in parts:
-        calls.setdefault(part.index, part)
-        arguments.setdefault(part.index, []).append(part.arguments)
-    replace = msgspec.structs.replace
-    return tuple(replace(calls[index], arguments="".join(arguments[index])) for index in sorted(calls))
-
-
-class OutputParser(Protocol):
-    """Parses one output as it is generated. Text that may turn out to be a marker is held back."""
-
-    @property
-    def reasoning(self) -> bool:
-        """Whether the next text is reasoning, so that its tokens count as reasoning tokens."""
-
-    @property
-    def has_calls(self) -> bool:
-        """Whether the output calls a tool, so that its finish reason is `tool_calls` instead of `stop`."""
-
-    def push(self, text: str, last: bool = False) -> OutputDelta:
-        """Parse more text. last: the output ends with this text, so nothing is held back any more."""

@@ -11,30 +11,58 @@ from functools import partial
 from typing import Any
 
 from engine.types import Constraint, Thinking
-from server.chat.chat_format import ChatFormat, ChatFormats
+from server.chat.accepted_forms import AcceptedForms
 from server.chat.message_order import OrderedMessages, order_messages
-from server.chat.message_places import TOKEN_BREAK, find_places
 from server.chat.messages import (
+    TOKEN_BREAK,
     InvalidMessage,
     Message,
-    MessageRefused,
     adapt_messages,
+    find_places,
+    is_regular,
     pair_calls,
     text_of,
 )
-from server.chat.output import OutputParser
-from server.chat.reasoning import ReasoningMarkers, ReasoningParser, ReasoningThenCallsParser
-from server.chat.request import ChatInput
-from server.chat.template.capabilities import template_variables
-from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
-from server.chat.tool_calls.tool import Tool, check_tools
-from server.chat.tool_calls.tool_call_format import ToolOptions, WritableFormat
+from server.chat.output import OutputDelta
+from server.chat.reasoning import ReasoningMarkers, ReasoningParser
+from server.chat.refusals import accepted_effort, find_refused, with_descriptions
+from server.chat.request import ChatInput, Tool, check_tools
+from server.chat.streaming_parser import StreamingParser
+from server.chat.template.capabilities import TemplateCapabilities
+from server.chat.template.render import ChatTemplate, TemplateFailed, TemplateLimitExceeded
+from server.chat.tool_calls.grammar import KINDS, GrammarTerminals, answer_rule
+from server.chat.tool_calls.tool_call_format import (
+    ToolCallFormat,
+    ToolOptions,
+    WholeAnswerFormat,
+    WritableFormat,
+)
 from server.chat.tool_text import calls_as_user_text, describe_tools, insert_written, write_calls
+from server.errors import unsupported
 
 _ANSWER_START = "\ufdd1"  # where the answer begins: a noncharacter, like TOKEN_BREAK
 _LETTERS = string.ascii_letters + string.digits
-EFFORTS = ("reasoning_effort", "reasoning_strength", "thinking_effort")
-_LEVELS = ("minimal", "low", "medium", "high", "xhigh", "max")
+EFFORTS = ("reasoning_effort", "reasoning_strength", "thinking_effort")  # names of a variable of templates
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """One chat template and its consequences for prompts and outputs."""
+
+    template: ChatTemplate
+    capabilities: TemplateCapabilities
+    call_format: ToolCallFormat
+    markers: ReasoningMarkers | None  # of reasoning; None: the model does not reason
+    terminals: GrammarTerminals
+    accepted_forms: AcceptedForms = field(default_factory=AcceptedForms, compare=False)
+
+
+@dataclass(frozen=True)
+class ChatFormats:
+    """with_tools: the format for requests with tools: that of the model's tool template, or else `plain`."""
+
+    plain: ChatFormat
+    with_tools: ChatFormat
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,32 +102,79 @@ class Prompt:
             return None
         return markers
 
-    def new_parser(self) -> OutputParser | None:
+    def new_parser(self) -> AnswerParser | None:
         """A parser of one answer to the prompt; None if the answer is plain text."""
         if self.chat_format is None:
             return None
         tools, call_format, raw = self.tools, self.chat_format.call_format, self.raw_reasoning
         new_id = _short_call_id if call_format.short_ids else _call_id
-        if (whole := call_format.new_answer_parser(tools, new_id, self.text, raw)) is not None:
-            return whole
+        if isinstance(call_format, WholeAnswerFormat):
+            return AnswerParser(None, call_format.new_answer_parser(tools, new_id, self.text, raw))
         calls = None if tools is None else call_format.new_parser(tools, new_id)
         markers = self.reasoning_markers
-        if markers is None:
-            return calls
-        return ReasoningThenCallsParser(ReasoningParser(markers, self.opened, raw), calls, raw)
+        reasoning = None if markers is None else ReasoningParser(markers, self.opened, raw)
+        return None if reasoning is None and calls is None else AnswerParser(reasoning, calls, raw)
 
     def output_constraint(self, answer: Constraint | None) -> Constraint | None:
-        """The constraint on the output. answer: the content when no tool is called; known to compile.
+        """The constraint on the output: tool calls, or `answer` where the format has its content.
 
-        Blocks, so do not call it in the event loop. Raises UnsupportedSchema.
+        answer: known to compile. Blocks, so do not call it in the event loop. Raises UnsupportedSchema.
         """
-        return answer if self.chat_format is None else self.chat_format.output_constraint(self.tools, answer)
+        if self.chat_format is None:
+            return answer
+        call_format, terminals = self.chat_format.call_format, self.chat_format.terminals
+        if self.tools is not None:
+            text = call_format.grammar(self.tools, terminals)
+            return None if text is None else Constraint("lark", text)
+        if answer is None or answer.kind not in KINDS or not isinstance(call_format, WholeAnswerFormat):
+            return answer
+        return Constraint("lark", call_format.answer_grammar(answer_rule(answer), terminals))
 
     def preserved_tokens(self) -> frozenset[int]:
         """Special tokens whose text the parser needs."""
         if self.chat_format is None:
             return frozenset()
-        return self.chat_format.preserved_tokens(self.tools is not None, self.reasoning_markers is not None)
+        texts = list(self.chat_format.call_format.markers if self.tools is not None else ())
+        if (markers := self.reasoning_markers) is not None:
+            texts += [markers.start, markers.end]
+        tokens = self.chat_format.terminals.tokens
+        return frozenset(id for text, id in tokens.items() if any(text in whole for whole in texts))
+
+
+class AnswerParser:
+    """Parses one answer as it is generated, in any pieces. Text that may begin a marker is held back.
+
+    first: splits off reasoning; None: there is none, or `rest` does it. rest: parses what follows; None: it
+    is content. raw: reasoning stays in the content.
+    """
+
+    def __init__(
+        self, first: ReasoningParser | None, rest: StreamingParser | None, raw: bool = False
+    ) -> None:
+        self._first, self._rest, self._raw = first, rest, raw
+
+    @property
+    def reasoning(self) -> bool:
+        """Whether the next text is reasoning, so that its tokens count as reasoning tokens."""
+        parser = self._first or self._rest
+        return parser is not None and parser.reasoning
+
+    @property
+    def has_calls(self) -> bool:
+        """Whether the answer calls a tool."""
+        return self._rest is not None and self._rest.n_calls > 0
+
+    def push(self, text: str, last: bool = False) -> OutputDelta:
+        """last: the answer ends with this text, so nothing is held back any more."""
+        if self._first is None:
+            return OutputDelta(text) if self._rest is None else self._rest.push(text, last)
+        split = self._first.push(text, last)
+        rest = OutputDelta(split.content)
+        if self._rest is not None:
+            rest = self._rest.push(split.content, last) if split.content or last else OutputDelta()
+        if self._raw:
+            return OutputDelta(split.reasoning + rest.content, "", rest.tools)
+        return OutputDelta(rest.content, split.reasoning, rest.tools)
 
 
 def _call_id() -> str:
@@ -125,7 +200,10 @@ def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Patt
         k: split_tokens(v) for k, v in _reasoning_variables(chat, chat_format.template.source).items()
     }
     rendering = _Rendering(chat_format, chat.tools, variables, split_tokens)
-    ordered = order_messages(pair_calls(chat.messages), partial(_accepts, chat_format), chat.continues)
+    messages = pair_calls(chat.messages)
+    ordered = OrderedMessages(messages, range(len(messages)), [])
+    if not is_regular(messages, chat.continues):
+        ordered = order_messages(messages, partial(_accepts, chat_format), chat.continues)
     try:
         text, opened = _render(rendering, chat, ordered.messages)
     except InvalidMessage:
@@ -134,9 +212,9 @@ def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Patt
     except TemplateLimitExceeded:
         raise
     except TemplateFailed as failure:
-        effort = _accepted_effort(rendering, chat.reasoning.effort)
+        effort = accepted_effort(rendering.try_effort, chat.reasoning.effort)
         if effort is None:
-            raise _find_refused(rendering, ordered) or failure from None
+            raise find_refused(rendering.text, ordered) or failure from None
         unknown = f"the chat template does not know the reasoning effort {chat.reasoning.effort!r}"
         ordered.warnings.append(f"{unknown}; {effort!r} is used")
         text, opened = _render(rendering, chat, ordered.messages)
@@ -153,9 +231,26 @@ def render_prompt(chat: ChatInput, formats: ChatFormats, special_tokens: re.Patt
         opened=opened,
         in_content=chat.continues and not opened,
         warnings=warnings,
-        tools=chat_format.tool_options(chat),
+        tools=_tool_options(chat, chat_format.capabilities),
         raw_reasoning=chat.reasoning.format == "none",
     )
+
+
+def _tool_options(chat: ChatInput, capabilities: TemplateCapabilities) -> ToolOptions | None:
+    """The tools that may be called; None if there are none. Raises ApiError (400)."""
+    choice = chat.tool_choice
+    tools = tuple(tool for tool in chat.tools if choice.names is None or tool.name in choice.names)
+    if choice.mode == "none" or not tools:
+        return None
+    parallel = chat.parallel_tool_calls
+    if parallel is None:
+        parallel = capabilities.parallel_calls or not capabilities.calls
+    if choice.mode == "required" or chat.answer is None:
+        return ToolOptions(tools, choice.mode == "required", parallel)
+    answer, param = chat.answer
+    if answer.kind not in KINDS:
+        raise unsupported(param, "cannot be combined with tools that may be called or not")
+    return ToolOptions(tools, False, parallel, answer)
 
 
 def _render(rendering: _Rendering, chat: ChatInput, messages: list[Message]) -> tuple[str, bool]:
@@ -167,22 +262,6 @@ def _render(rendering: _Rendering, chat: ChatInput, messages: list[Message]) -> 
     return text, generate and _is_opened(rendering.chat_format, text)
 
 
-def _accepted_effort(rendering: _Rendering, effort: str | None) -> str | None:
-    """The nearest effort that the template accepts; None if the effort is not the reason for the failure."""
-    if effort not in _LEVELS:
-        return None
-    place = _LEVELS.index(effort)
-    nearest = sorted(range(len(_LEVELS)), key=lambda i: (abs(i - place), i < place))
-    for level in map(_LEVELS.__getitem__, nearest):
-        rendering.variables |= dict.fromkeys(EFFORTS, level)
-        try:
-            rendering.text([{"role": "user", "content": "Hello"}], True)
-        except TemplateFailed:
-            continue
-        return None if level == effort else level
-    return None
-
-
 def _accepts(chat_format: ChatFormat, form: tuple[str, ...]) -> bool:
     """Whether the template accepts an order of messages."""
 
@@ -192,31 +271,6 @@ def _accepts(chat_format: ChatFormat, form: tuple[str, ...]) -> bool:
         return rendering.text(messages, messages[-1]["role"] != "assistant")
 
     return chat_format.accepted_forms.accepts(form, render)
-
-
-def _find_refused(rendering: _Rendering, ordered: OrderedMessages) -> MessageRefused | None:
-    """The first message with which the template fails. None: it does not depend on the messages."""
-
-    def fails(messages: list[Message]) -> str | None:
-        try:
-            rendering.text(messages, messages[-1]["role"] != "assistant")
-        except TemplateFailed as failure:
-            return str(failure)
-        return None
-
-    messages = ordered.messages
-    reason = fails(messages) if messages else None
-    if reason is None or fails([{"role": "user", "content": "Hello"}]):
-        return None
-    rendered, failing = 0, len(messages)  # numbers of messages
-    while failing - rendered > 1:
-        middle = (rendered + failing) // 2
-        if fails(messages[:middle]):
-            failing = middle
-        else:
-            rendered = middle
-    role = messages[rendered]["role"]
-    return MessageRefused(f"[{ordered.indices[rendered]}]", f"the {role} message cannot stand here: {reason}")
 
 
 class _TokenSplitter:
@@ -258,20 +312,26 @@ class _Rendering:
         if tools and not capabilities.tools:
             messages, tools = describe_tools(messages, self.tools, chat_format.call_format), []
         written: dict[str, str] = {}
-        if not capabilities.calls and isinstance(chat_format.call_format, WritableFormat):
-            messages, written = write_calls(messages, chat_format.call_format, self.split_tokens)
-            messages = messages if capabilities.results else calls_as_user_text(messages)
-        elif not (capabilities.calls and capabilities.results):
-            messages = calls_as_user_text(messages)
-        adapted = chat_format.call_format.adapt_messages(adapt_messages(messages, capabilities))
-        safe: list[Message] = self.split_tokens(adapted)
+        if any(message.get("tool_calls") or message["role"] == "tool" for message in messages):
+            if not capabilities.calls and isinstance(chat_format.call_format, WritableFormat):
+                messages, written = write_calls(messages, chat_format.call_format, self.split_tokens)
+                messages = messages if capabilities.results else calls_as_user_text(messages)
+            elif not (capabilities.calls and capabilities.results):
+                messages = calls_as_user_text(messages)
+        safe: list[Message] = self.split_tokens(adapt_messages(messages, capabilities))
         try:
-            return insert_written(self._render(safe, tools, generate), written)
+            text = self._render(safe, tools, generate)
         except TemplateFailed:
-            described = [_with_descriptions(tool) for tool in tools]
+            described = [with_descriptions(tool) for tool in tools]
             if described == tools:
                 raise
-            return insert_written(self._render(safe, described, generate), written)
+            text = self._render(safe, described, generate)
+        return insert_written(text, written) if written else text
+
+    def try_effort(self, effort: str) -> None:
+        """Render a short conversation with another effort, which stays set. Raises TemplateFailed."""
+        self.variables |= dict.fromkeys(EFFORTS, effort)
+        self.text([{"role": "user", "content": "Hello"}], True)
 
     def _render(self, messages: list[Message], tools: list[dict[str, Any]], generate: bool) -> str:
         chat_format, safe_tools = self.chat_format, self.split_tokens(tools)
@@ -279,32 +339,8 @@ class _Rendering:
             messages,
             tools=safe_tools if tools else [] if chat_format.capabilities.empty_tools else None,
             add_generation_prompt=generate,
-            extra={**template_variables(chat_format.template.source, safe_tools), **self.variables},
+            extra=self.variables,
         )
-
-
-def _with_descriptions(tool: dict[str, Any]) -> dict[str, Any]:
-    """Tools with a description of every argument and other fields without which some templates fail."""
-    function = tool["function"]
-    parameters = function["parameters"]
-    described = {**parameters, **_described_parts(parameters)}
-    return {**tool, "function": {**function, "parameters": described}}
-
-
-def _described(schema: Any) -> Any:
-    if not isinstance(schema, dict):
-        return schema
-    more = {"additionalProperties": False} if schema.get("type") == "object" else {}
-    return {"description": "", **more, **schema, **_described_parts(schema)}
-
-
-def _described_parts(schema: dict[str, Any]) -> dict[str, Any]:
-    parts: dict[str, Any] = {}
-    if isinstance(properties := schema.get("properties"), dict):
-        parts["properties"] = {name: _described(value) for name, value in properties.items()}
-    if isinstance(items := schema.get("items"), dict):
-        parts["items"] = _described(items)
-    return parts
 
 
 def _reasoning_variables(chat: ChatInput, source: str) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from engine.types import Reasoning
-from server.chat.output import OutputDelta, OutputParser
 from server.chat.request import ReasoningOptions
 from server.chat.streaming_parser import EndOfText, MarkerSearch, Parsing, StreamingParser
 
@@ -127,30 +126,3 @@ class ReasoningParser(StreamingParser):
             self.emit_reasoning(self.markers.end)
         else:
             self.unread((yield from self.after_space()))
-
-
-class ReasoningThenCallsParser:
-    """An OutputParser that splits off reasoning and parses the rest for tool calls.
-
-    calls: parses the rest; None: it is content. raw: reasoning stays in the content.
-    """
-
-    def __init__(self, first: ReasoningParser, calls: OutputParser | None, raw: bool = False) -> None:
-        self.first, self.calls, self.raw = first, calls, raw
-
-    @property
-    def reasoning(self) -> bool:
-        return self.first.reasoning
-
-    @property
-    def has_calls(self) -> bool:
-        return self.calls is not None and self.calls.has_calls
-
-    def push(self, text: str, last: bool = False) -> OutputDelta:
-        split = self.first.push(text, last)
-        rest = OutputDelta(split.content)
-        if self.calls is not None:
-            rest = self.calls.push(split.content, last) if split.content or last else OutputDelta()
-        if self.raw:
-            return OutputDelta(split.reasoning + rest.content, "", rest.tools)
-        return OutputDelta(rest.content, split.reasoning, rest.tools)

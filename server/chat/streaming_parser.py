@@ -42,7 +42,7 @@ class MarkerSearch:
 
 
 class StreamingParser(ABC):
-    """An OutputParser whose subclasses implement `read`, which emits what it recognizes.
+    """Parses an output, or the rest of one. Subclasses implement `read`, which emits what it recognizes.
 
     names: tools that may be called; a call of anything else is text. limit: how many calls are emitted;
     further ones are dropped.
@@ -71,13 +71,8 @@ class StreamingParser(ABC):
     def read(self) -> Parsing[None]:
         """Parse the whole output."""
 
-    # --- the protocol of an OutputParser
-
-    @property
-    def has_calls(self) -> bool:
-        return self.n_calls > 0
-
     def push(self, text: str, last: bool = False) -> OutputDelta:
+        """last: the output ends with this text, so nothing is held back any more."""
         send, i = self._reading.send, 0
         while i < len(text):
             if self._free_text is not None:  # no marker begins before one of these characters

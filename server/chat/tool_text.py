@@ -8,7 +8,7 @@ from typing import Any
 
 from engine import exact_json
 from server.chat.messages import calls_as_text, parse_arguments, text_of
-from server.chat.tool_calls.tool import Tool
+from server.chat.request import Tool
 from server.chat.tool_calls.tool_call_format import ToolCallFormat, WritableFormat
 
 

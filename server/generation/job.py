@@ -11,11 +11,17 @@ from typing import Any, NamedTuple
 from engine.config import n_shifted
 from engine.errors import ContextOverflowError, EngineError
 from engine.types import FinishReason, Request, StepOutput, Timings
-from server.chat.output import ShownToken
+from server.chat.output import OutputDelta, ShownToken
 from server.chat.prompt import Prompt
 from server.errors import NEVER, ApiError, ContextExceeded, internal_error, overloaded
 from server.generation.options import GenerationOptions
-from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput, by_token
+from server.generation.output_processor import (
+    OutputSequence,
+    SequenceEnd,
+    SequenceOutput,
+    by_token,
+    merge_deltas,
+)
 from server.generation.request_context import Phase, RequestContext, unavailable
 from server.worker.errors import EngineUnavailable, QueueFull
 
@@ -105,6 +111,15 @@ class Job:
         finally:
             jobs.pop(self.id, None)
             self._account()
+
+    async def run(self, collect: Callable[[OutputSequence, OutputDelta], None]) -> list[SequenceOutput]:
+        """Run to the end. Returns the sequences that the client is to see. collect: is passed every delta."""
+        deltas: dict[OutputSequence, list[OutputDelta]] = {sequence: [] for sequence in self.sequences}
+        async with aclosing(self.events()) as events:
+            async for sequence, delta in events:
+                deltas[sequence].append(delta)
+                collect(sequence, delta)
+        return [(sequence, merge_deltas(deltas[sequence])) for sequence in self._likeliest()]
 
     async def _one(self, sequence: OutputSequence) -> AsyncGenerator[SequenceOutput, None]:
         try:
@@ -197,7 +212,7 @@ class Job:
         for sequence in self.sequences:
             self.engine.cancel(sequence.request.id)
 
-    def likeliest(self) -> Sequence[OutputSequence]:
+    def _likeliest(self) -> Sequence[OutputSequence]:
         """The sequences that the response shows, renumbered: the `n` most likely of each prompt."""
         n = self.options.n
         if n == (self.options.best_of or n):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any
 
@@ -11,7 +11,7 @@ import msgspec
 
 from engine.tokenizer.detokenizer import Detokenizer, StopMatcher
 from engine.types import FinishReason, Request, StepOutput, Timings, Token
-from server.chat.output import OutputDelta, PromptProgress, ShownToken
+from server.chat.output import OutputDelta, PromptProgress, ShownToken, ToolCallDelta
 from server.chat.prompt import Prompt
 from server.generation.options import GenerationOptions
 
@@ -232,6 +232,27 @@ def by_token(output: StepOutput) -> Iterator[StepOutput]:
     if len(tokens) > 1:
         output = msgspec.structs.replace(output, tokens=tokens[-1:], draft_n=0, draft_accepted=0)
     yield output
+
+
+def merge_deltas(deltas: Sequence[OutputDelta]) -> OutputDelta:
+    """Consecutive pieces of an output merged into one, with a single ToolCallDelta per call."""
+    return OutputDelta(
+        "".join([delta.content for delta in deltas]),
+        "".join([delta.reasoning for delta in deltas]),
+        _merge_calls(part for delta in deltas for part in delta.tools),
+        "".join([delta.text for delta in deltas]),
+        tuple([token for delta in deltas for token in delta.tokens]),
+    )
+
+
+def _merge_calls(parts: Iterable[ToolCallDelta]) -> tuple[ToolCallDelta, ...]:
+    arguments: dict[int, list[str]] = {}
+    calls: dict[int, ToolCallDelta] = {}
+    for part in parts:
+        calls.setdefault(part.index, part)
+        arguments.setdefault(part.index, []).append(part.arguments)
+    replace = msgspec.structs.replace
+    return tuple(replace(calls[index], arguments="".join(arguments[index])) for index in sorted(calls))
 
 
 SequenceOutput = tuple[OutputSequence, OutputDelta]  # a sequence, and the next piece or all of its output

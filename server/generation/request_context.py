@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from starlette.types import Scope
 
-from engine.config import DRAFT_MODEL, MAX_PRIORITY, adapter_scales
+from engine.config import DRAFT_MODEL, MAX_DRAFT, MAX_PRIORITY, NGRAM, adapter_scales
 from engine.errors import ConfigError
 from engine.types import AdapterScales
 from server.config.default_sampling import default_sampling
@@ -205,6 +205,30 @@ class RequestContext:
         settings = self.state.settings
         default = "none" if settings.draft_model is None else DRAFT_MODEL
         return default if settings.spec_type == "auto" else settings.spec_type
+
+    def drafts(self, most: int | None, spec_type: str | None) -> tuple[int, str]:
+        """The maximum number of tokens to draft per step, and the source of the drafts.
+
+        most, spec_type: as requested; None: as the server's options say.
+        """
+        settings, info = self.state.settings, self.engine.info or {}
+        source = spec_type or self.spec_type
+        if source == "none":
+            if most:
+                self.warn("speculative.n_max has no effect: speculative.type is none")
+            return 0, NGRAM
+        reason = None
+        if not info.get("drafts", True):
+            reason = "states of recurrent layers cannot be rolled back"
+        elif source == DRAFT_MODEL and info.get("draft_model", settings.draft_model) is None:
+            reason = "no draft model is loaded (--draft-model)"
+        if reason is not None:
+            if spec_type is not None:
+                self.warn(f"speculative.type has no effect: {reason}")
+            return 0, NGRAM
+        if most is not None and most > MAX_DRAFT:
+            self.warn(f"speculative.n_max: {MAX_DRAFT} is in force, the limit")
+        return settings.spec_draft_n_max if most is None else min(most, MAX_DRAFT), source
 
     @property
     def default_sampling(self) -> Mapping[str, Any]:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Coroutine
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, AsyncIterator, Coroutine, Sequence
 from contextlib import aclosing
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import msgspec
 from fastapi import Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from server.chat.output import OutputDelta, merge_deltas
-from server.errors import NEVER, ApiError, ClientLeft, StreamFormat, internal_error
-from server.generation.formatter import JobFormatter
+from server.chat.output import OutputDelta, PromptProgress
+from server.errors import NEVER, ApiError, ClientLeft, ErrorFormat, StreamFormat, internal_error
+from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceOutput
 from server.generation.request_context import RequestContext
 from server.http.json_reply import Bytes
@@ -34,13 +35,62 @@ STREAM_HEADERS = [
 _INLINE_TOKENS = 256  # tokens up to which a body is encoded in the event loop
 
 
+class JobFormatter(ABC):
+    """Formats one job in one API's format: as bytes of a stream (empty: nothing to send), or as one body.
+
+    errors: how the API formats errors, and what a stream sends while it has no output.
+    """
+
+    errors: ClassVar[ErrorFormat]
+    job: Job
+
+    def start(self, sequence: OutputSequence) -> bytes:
+        """Called before a sequence's first delta."""
+        return b""
+
+    def progress(self, sequence: OutputSequence, progress: PromptProgress) -> bytes:
+        """The prefill progress of a sequence."""
+        return b""
+
+    @abstractmethod
+    def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
+        """New text or tokens of a sequence."""
+
+    @abstractmethod
+    def finish(self, sequence: OutputSequence, last: bool) -> bytes:
+        """The end of a sequence. last: it is also the end of the job."""
+
+    def end(self) -> bytes:
+        """The end of the stream, after the end of the last sequence."""
+        return b""
+
+    def error(self, error: ApiError) -> bytes:
+        """An error after the status line; it ends the stream."""
+        return self.errors.stream.error(self.errors.body(error, self.job.context.record.id))
+
+    def keep_alive(self) -> bytes:
+        """Sent while there is no output; clients ignore it."""
+        return self.errors.stream.keep_alive(self.job.progress())
+
+    def collect(self, sequence: OutputSequence, delta: OutputDelta) -> None:
+        """The same updates for a response that is not streamed, for formats that depend on their order."""
+        return
+
+    @abstractmethod
+    def whole(self, results: Sequence[SequenceOutput]) -> Any:
+        """The body of a response that is not streamed, for JSON. Built in a thread if it is large."""
+
+    def keep(self, body: Any) -> None:
+        """Store that body. Called in the event loop, before the body is sent."""
+        return
+
+
 async def respond(request: Request, formatter: JobFormatter) -> Response:
     """Run the formatter's job: as a stream if the request asks for one."""
     job = formatter.job
     if job.options.stream:
         return EventStream(formatter)
-    results = await while_connected(request.receive, run(formatter))
-
+    results = await while_connected(request.receive, job.run(formatter.collect))
     n_tokens = sum(len(output.tokens) for _, output in results)
     for sequence, _ in results:
         if scored := job.prompt_scores.get(sequence.prompt_index):
@@ -52,17 +102,6 @@ async def respond(request: Request, formatter: JobFormatter) -> Response:
     body = await job.context.in_thread(formatter.whole, results)
     formatter.keep(body)
     return Bytes(await job.context.in_thread(msgspec.json.encode, body))
-
-
-async def run(formatter: JobFormatter) -> list[SequenceOutput]:
-    """Run the job to its end. Returns the sequences that the client is to see."""
-    job = formatter.job
-    deltas: dict[OutputSequence, list[OutputDelta]] = {sequence: [] for sequence in job.sequences}
-    async with aclosing(job.events()) as events:
-        async for sequence, delta in events:
-            deltas[sequence].append(delta)
-            formatter.collect(sequence, delta)
-    return [(sequence, merge_deltas(deltas[sequence])) for sequence in job.likeliest()]
 
 
 async def pieces(formatter: JobFormatter) -> AsyncGenerator[tuple[bytes, bool], None]:

@@ -12,9 +12,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from server.errors import ApiError, unsupported
-from server.generation.request_context import RequestContext
-from server.input.prompts import check_length, prompt_tokens
-from server.input.requests import RawPrompt
 from server.worker.engine import Engine
 
 _REPOSITORY, _FILE = "myproject\n", "filename\n"  # no field sets them
@@ -101,20 +98,3 @@ def gap(tokenizer: Any, prefix: str, suffix: str, extra: Sequence[ExtraFile] = (
         if separator is not None:
             before += [separator, *encode(_FILE)]
     return Gap(before, encode(prefix), encode(suffix))
-
-
-async def prompt_with_suffix(prompt: RawPrompt, suffix: str, context: RequestContext) -> list[int]:
-    """The prompt of a completion that has a suffix."""
-    engine = context.engine
-    tokenizer = engine.tokenizer
-    before: list[int] = []
-    if isinstance(prompt, str):
-        check_length(tokenizer.min_tokens(prompt), engine, "prompt")
-    else:
-        before = await prompt_tokens(prompt, context)
-    check_length(tokenizer.min_tokens(suffix), engine, "suffix")
-    around = await context.in_thread(gap, tokenizer, prompt if isinstance(prompt, str) else "", suffix)
-    tokens = around._replace(prefix=before or around.prefix).prompt(tokenizer)
-    check_length(len(around.suffix) + N_MARKS, engine, "suffix")
-    check_length(len(tokens), engine, "prompt")
-    return tokens

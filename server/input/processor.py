@@ -1,73 +1,285 @@
-"""Turns a neutral chat or completion request into a job: prompts, limits, and engine requests."""
+"""Turns a neutral chat request into a job: the prompt and its tokens, limits, and engine requests."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import msgspec
 
-from engine.config import DRAFT_MODEL, MAX_DRAFT, NGRAM
-from engine.errors import ConfigError
+from engine.errors import ConfigError, ContextOverflowError
 from engine.sampling import parameters as sampling
-from engine.types import InferenceParameters
+from engine.types import Constraint, InferenceParameters, Reasoning
 from engine.types import Request as EngineRequest
-from server.chat.prompt import Prompt
-from server.chat.request import ChatInput
-from server.errors import bad_request, wrong
+from server.chat.chat_format import load_chat_formats
+from server.chat.messages import InvalidMessage
+from server.chat.prompt import ChatFormats, Prompt, render_prompt
+from server.chat.reasoning import reasoning_block
+from server.chat.request import ChatInput, RequestedConstraint
+from server.chat.template.render import TemplateFailed
+from server.chat.template.special_tokens import special_tokens_of
+from server.chat.tool_calls.tool_call_format import UnsupportedSchema
+from server.config.settings import Settings
+from server.errors import ApiError, ContextExceeded, bad_request, wrong
 from server.generation.job import Job
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.ids import new_id
-from server.input import infill
+from server.input.constraints import check_constraint, check_with_tools
 from server.input.prompt_scores import requested_top, score_prompts
-from server.input.prompts import check_constraint, prepare_chat, prompt_tokens
-from server.input.requests import CompletionInput
+from server.state import ChatSupport
+from server.worker.engine import Engine
+from server.worker.model_use import model_use
 
 SEEDS = 2**64
+INLINE_CHARS = 2048  # texts up to here are tokenized in the event loop: a thread would take longer
+_NUMBERED = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
 
 
 async def process_chat(chat: ChatInput, options: GenerationOptions, context: RequestContext) -> Job:
     """The job that answers a conversation. Raises ApiError if the request is invalid."""
-    _check_n_sequences(options, 1, context)
+    check_n_sequences(options, 1, context)
     prompt = await prepare_chat(chat, context)
-    return _job([prompt], options, _sampling_parameters(options, context), context)
+    return new_job([prompt], options, sampling_parameters(options, context), context)
 
 
-async def process_completion(
-    completion: CompletionInput, options: GenerationOptions, context: RequestContext
-) -> Job:
-    """The job that continues prompts. Raises ApiError if the request is invalid."""
-    _check_n_sequences(options, len(completion.prompts), context)
-    if completion.suffix:
-        infill.require(context.engine, "suffix")
-        suffix = completion.suffix
-        tokens = [await infill.prompt_with_suffix(p, suffix, context) for p in completion.prompts]
-    else:
-        tokens = [await prompt_tokens(prompt, context) for prompt in completion.prompts]
-    params = _sampling_parameters(options, context)
-    requested = completion.constraint
-    constraint = None if requested is None else await check_constraint(requested, context)
-    decode = context.engine.tokenizer.decode
-    echoes = [
-        "" if not options.echo else prompt if isinstance(prompt, str) else decode(prompt)
-        for prompt in completion.prompts
-    ]
-    prompts = [
-        Prompt(tokens=ids, constraint=constraint, echo=echo) for ids, echo in zip(tokens, echoes, strict=True)
-    ]
-    return _job(prompts, options, params, context)
+async def prepare_chat(chat: ChatInput, context: RequestContext) -> Prompt:
+    """The prompt, and how the output is constrained and parsed. Raises ApiError (400) if the request is
+    invalid.
+    """
+    try:
+        return await _prepare(chat, context)
+    except ApiError as error:
+        if not chat.numbered_messages:
+            _name_whole_field(error, chat)
+        raise
 
 
-def _check_n_sequences(options: GenerationOptions, n_prompts: int, context: RequestContext) -> None:
+async def chat_text(chat: ChatInput, context: RequestContext) -> str:
+    """A conversation rendered with the chat template."""
+    rendered = await _render(_with_defaults(chat, context.state.settings), context, shielded=False)
+    return rendered.text
+
+
+async def _prepare(chat: ChatInput, context: RequestContext) -> Prompt:
+    check_generates(context.engine)
+    limited = chat.reasoning.budget not in (None, -1)
+    chat = _with_defaults(chat, context.state.settings)
+    rendered = await _render(chat, context, shielded=True)
+    chat_format = rendered.chat_format
+    assert chat_format is not None
+    tokens = await _tokens(rendered, chat, context)
+    boundaries = await _boundaries(rendered, tokens, context)
+    thinking = _thinking(chat, rendered, context.engine)
+    if limited and thinking is None:
+        context.warn("the reasoning budget has no effect: the model's chat template has no reasoning")
+    constraint = await _output_constraint(chat, rendered, context)
+    reasons = chat_format.call_format.grammar_has_reasoning
+    if thinking is not None and thinking.budget is None and (constraint is None or reasons):
+        thinking = None
+    return replace(rendered, tokens=tokens, boundaries=boundaries, constraint=constraint, thinking=thinking)
+
+
+async def _render(chat: ChatInput, context: RequestContext, shielded: bool) -> Prompt:
+    """shielded: no text of a message is read as a special token."""
+    support = await chat_support(context)
+    formats = _formats(support, context.engine)
+    special_tokens = support.special_tokens if shielded else None
+    try:
+        rendered = await context.in_thread(render_prompt, chat, formats, special_tokens)
+    except InvalidMessage as error:
+        where = chat.param + error.path
+        raise bad_request(f"{where}: {error}", where, error.code) from None
+    except TemplateFailed as error:
+        param = "chat_template_kwargs" if str(error).startswith("chat_template_kwargs") else chat.param
+        raise bad_request(str(error), param, "template_failed") from error
+    except RecursionError:
+        values = {"chat_template_kwargs": chat.extra, "tools": [tool.parameters for tool in chat.tools]}
+        param = next((name for name, value in values.items() if _is_deep(value)), chat.param)
+        raise wrong(param, "is nested too deeply") from None
+    for text in rendered.warnings:
+        numbered = None if chat.numbered_messages else _NUMBERED.fullmatch(text)
+        if numbered is not None:
+            role = chat.messages[int(numbered[1])]["role"]
+            text = f"{chat.param}: a message of the role {role}{numbered[2]}"
+        context.warn(text)
+    return rendered
+
+
+async def chat_support(context: RequestContext) -> ChatSupport:
+    """The model's chat formats, determined at its first request, since the tokenizer is needed."""
+    known = context.state.derived[context.engine]
+    if known.chat_support is None:
+        known.chat_support = await context.in_thread(
+            _find_support, context.engine.tokenizer, context.state.chat_template
+        )
+    return known.chat_support
+
+
+def _find_support(tokenizer: Any, source: str | None) -> ChatSupport:
+    return ChatSupport(load_chat_formats(tokenizer, source), special_tokens_of(tokenizer))
+
+
+def _formats(support: ChatSupport, engine: Engine) -> ChatFormats:
+    formats = support.formats
+    if isinstance(formats, TemplateFailed):
+        raise bad_request(f"{formats}; set another with --chat-template", "messages", "template_failed")
+    if formats is None:
+        message = f"model '{engine.name}' has no chat template; set one with --chat-template"
+        raise bad_request(f"{message}, or use /v1/completions", "messages", "no_chat_template")
+    return formats
+
+
+def _is_deep(value: Any) -> bool:
+    try:
+        deepcopy(value)
+    except RecursionError:
+        return True
+    return False
+
+
+def _name_whole_field(error: ApiError, chat: ChatInput) -> None:
+    """Make an error about one message name the whole field, if the client sent no such message."""
+    param = error.param
+    if param is not None and param.startswith(("messages", f"{chat.param}[")):
+        error.param = chat.param
+        error.message = f"{chat.param}: {error.message.removeprefix(f'{param}: ')}"
+
+
+def _with_defaults(chat: ChatInput, settings: Settings) -> ChatInput:
+    """The request with the server's options for what it does not set."""
+    reasoning, extra = chat.reasoning, {**settings.chat_template_kwargs, **chat.extra}
+    switch = extra.get("enable_thinking")
+    if switch is not None and not isinstance(switch, bool):
+        param = "chat_template_kwargs"
+        raise wrong(param, "enable_thinking must be true or false")
+    enabled = reasoning.enabled
+    if enabled is None:
+        enabled = False if reasoning.effort == "none" else switch
+    if enabled is None and reasoning.effort is None and settings.reasoning != "auto":
+        enabled = settings.reasoning == "on"
+    format = reasoning.format or settings.reasoning_format
+    budget = settings.reasoning_budget if reasoning.budget is None else reasoning.budget
+    reasoning = replace(reasoning, enabled=enabled, format=format, budget=None if budget < 0 else budget)
+    return replace(chat, reasoning=reasoning, extra=extra)
+
+
+async def _tokens(rendered: Prompt, chat: ChatInput, context: RequestContext) -> list[int]:
+    tokenizer = context.engine.tokenizer
+    tokens = await tokenize(rendered.pieces, context, chat.param, add_special=False)
+    if tokenizer.add_bos and tokens[:1] != [tokenizer.bos_id]:  # most templates write it
+        tokens.insert(0, tokenizer.bos_id)
+    if chat.before:
+        tokens = [*chat.before, *tokens[int(tokens[:1] == [tokenizer.bos_id]) :]]
+    check_length(len(tokens), context.engine, chat.param)
+    return tokens
+
+
+async def _output_constraint(chat: ChatInput, prompt: Prompt, context: RequestContext) -> Constraint | None:
+    """The constraint on the output of a conversation: calls of its tools, `chat.answer`, or either."""
+    requested, tools = chat.answer, prompt.tools
+    answer = None if requested is None else await check_constraint(requested, context)
+    if tools is None:
+        constraint = prompt.output_constraint(answer)
+        if requested is None or constraint is None or constraint is answer:
+            return answer
+        return await check_constraint(RequestedConstraint(constraint, requested.param), context, report=False)
+    if tools.required and requested is not None:
+        context.warn(f"{requested.param} has no effect: a tool is called in any case")
+    made: Constraint | UnsupportedSchema | None
+    try:
+        made = await context.in_thread(prompt.output_constraint, tools.answer)
+    except UnsupportedSchema as error:
+        made = error
+    return None if made is None else await check_with_tools(chat, tools, made, context)
+
+
+async def _boundaries(rendered: Prompt, tokens: list[int], context: RequestContext) -> list[int]:
+    """Lengths in tokens of the prompt up to the places of its last turn, if the model makes checkpoints."""
+    info, text, tokenizer = context.engine.info or {}, rendered.text, context.engine.tokenizer
+    if not (rendered.turn and (info.get("state_slots") or info.get("window_rows"))):
+        return []
+
+    def count() -> list[int]:
+        lengths, n, n_bytes = [], len(tokens), 0
+        for place in sorted(rendered.turn, reverse=True):
+            after = len(text[place:].encode("utf-8", "surrogatepass"))
+            while n and n_bytes < after:
+                n -= 1
+                n_bytes += len(tokenizer.token_bytes(tokens[n], special=True))
+            lengths.append(n)
+        return lengths
+
+    small = len(text) - min(rendered.turn) <= INLINE_CHARS
+    return count() if small else await context.in_thread(count)
+
+
+def _thinking(chat: ChatInput, rendered: Prompt, engine: Engine) -> Reasoning | None:
+    """How the engine limits and recognizes reasoning; None: the output cannot have any."""
+    if rendered.reasoning_markers is None:
+        return None
+    return reasoning_block(rendered.reasoning_markers, chat.reasoning, rendered.opened, engine.tokenizer)
+
+
+def check_generates(engine: Engine) -> None:
+    """Refuse models that only compute embeddings or rank documents."""
+    if (engine.info or {}).get("generates") is False:
+        ranks = model_use(engine) == "ranking"
+        does, path = ("ranks documents", "/v1/rerank") if ranks else ("makes embeddings", "/v1/embeddings")
+        message = f"model: '{engine.name}' {does} and cannot generate text; use {path}"
+        raise bad_request(message, "model", "cannot_generate")
+
+
+async def tokenize(
+    parts: Sequence[str], context: RequestContext, param: str, add_special: bool = True
+) -> list[int]:
+    """Token ids of consecutive texts. What cannot fit is refused before it is tokenized."""
+    tokenizer, n_ctx = context.engine.tokenizer, context.engine.n_ctx
+    least = sum(map(tokenizer.min_tokens, parts))
+
+    def encode() -> list[int]:
+        tokens: list[int] = []
+        for part in parts:
+            tokens += tokenizer.encode(part, add_special=add_special, parse_special=True)
+            if len(tokens) > 2 * n_ctx:  # the error need not give the exact number
+                break
+        return tokens
+
+    tokens: list[int] = []
+    if least < n_ctx:
+        small = len(parts) < 16 and sum(map(len, parts)) <= INLINE_CHARS
+        tokens = encode() if small else await context.in_thread(encode)
+    if max(least, len(tokens)) > 2 * n_ctx or least >= n_ctx:
+        n = max(least, len(tokens))
+        raise _too_long(n, context.engine, param, at_least=True)
+    return tokens
+
+
+def check_length(n: int, engine: Engine, param: str) -> None:
+    """Refuse prompts that leave no room for a generated token."""
+    if n >= engine.n_ctx:
+        raise _too_long(n, engine, param)
+
+
+def _too_long(n: int, engine: Engine, param: str, *, at_least: bool = False) -> ContextExceeded:
+    trained = (engine.info or {}).get("n_ctx_train")
+    message = str(ContextOverflowError(n, engine.n_ctx, at_least=at_least, n_ctx_train=trained))
+    return ContextExceeded(message, param, n, engine.n_ctx)
+
+
+def check_n_sequences(options: GenerationOptions, n_prompts: int, context: RequestContext) -> None:
     most, total = context.state.settings.max_choices, (options.best_of or options.n) * n_prompts
     if total > most:
         param = "prompt" if n_prompts > most else options.n_field
         raise wrong(param, f"{total} completions (n x prompts) are requested, the limit is {most}")
 
 
-def _sampling_parameters(options: GenerationOptions, context: RequestContext) -> InferenceParameters:
+def sampling_parameters(options: GenerationOptions, context: RequestContext) -> InferenceParameters:
     """The parameters, checked against the model. The request's values override the defaults."""
     engine, requested = context.engine, options.sampling
     values = {**context.default_sampling, **requested}
@@ -102,29 +314,6 @@ def _batch_size(options: GenerationOptions, context: RequestContext) -> int:
     return min(options.batch_size or context.state.settings.batch_size, most)
 
 
-def _drafts(options: GenerationOptions, context: RequestContext) -> tuple[int, str]:
-    """The maximum number of tokens to draft per step, and the source of the drafts."""
-    settings, info = context.state.settings, context.engine.info or {}
-    spec_type = options.speculation or context.spec_type
-    if spec_type == "none":
-        if options.draft_max:
-            context.warn("speculative.n_max has no effect: speculative.type is none")
-        return 0, NGRAM
-    reason = None
-    if not info.get("drafts", True):
-        reason = "states of recurrent layers cannot be rolled back"
-    elif spec_type == DRAFT_MODEL and info.get("draft_model", settings.draft_model) is None:
-        reason = "no draft model is loaded (--draft-model)"
-    if reason is not None:
-        if options.speculation is not None:
-            context.warn(f"speculative.type has no effect: {reason}")
-        return 0, NGRAM
-    if options.draft_max is not None and options.draft_max > MAX_DRAFT:
-        context.warn(f"speculative.n_max: {MAX_DRAFT} is in force, the limit")
-    most = settings.spec_draft_n_max if options.draft_max is None else min(options.draft_max, MAX_DRAFT)
-    return most, spec_type
-
-
 def _deadline_ms(options: GenerationOptions, context: RequestContext) -> float | None:
     """The deadline by the monotonic clock."""
     timeout_s = context.state.settings.request_timeout_s
@@ -142,7 +331,7 @@ def _n_keep(options: GenerationOptions, n_prompt: int, context: RequestContext) 
     return n_keep + int(tokenizer.add_bos and tokenizer.bos_id is not None)
 
 
-def _job(
+def new_job(
     prompts: Sequence[Prompt],
     options: GenerationOptions,
     params: InferenceParameters,
@@ -151,7 +340,7 @@ def _job(
     engine = context.engine
     id, n = new_id(options.id_prefix), options.best_of or options.n
     n_batch, deadline = _batch_size(options, context), _deadline_ms(options, context)
-    draft_max, spec_type = _drafts(options, context)
+    draft_max, spec_type = context.drafts(options.draft_max, options.speculation)
     lora = context.lora if options.lora is None else context.check_lora(options.lora, "lora")
     salt, priority = context.cache_salt(options.cache_salt), context.priority(options.priority)
     if options.slot is not None and options.slot >= len(engine.slots):

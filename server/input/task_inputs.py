@@ -7,7 +7,7 @@ from typing import Any
 
 from server.errors import ApiError, ContextExceeded, wrong
 from server.generation.request_context import RequestContext
-from server.input.prompts import INLINE_CHARS
+from server.input.processor import INLINE_CHARS
 from server.worker.engine import Engine
 
 Input = list[str | list[int]]  # one input: texts and token ids, one after the other

@@ -15,11 +15,11 @@ from engine.tokenizer.detokenizer import Detokenizer
 from engine.types import InferenceParameters
 from server.chat.chat_format import load_chat_formats
 from server.chat.messages import InvalidMessage
-from server.chat.output import OutputDelta, OutputParser
-from server.chat.prompt import Prompt, render_prompt
+from server.chat.output import OutputDelta
+from server.chat.prompt import AnswerParser, Prompt, render_prompt
 from server.chat.reasoning import reasoning_block
 from server.chat.request import ChatInput, ReasoningOptions
-from server.chat.template.sandbox import TemplateFailed
+from server.chat.template.render import TemplateFailed
 from server.chat.template.special_tokens import special_tokens_of
 from server.terminal.backend import AnswerFailed, Message, Piece
 from server.terminal.interrupt import DeferredInterrupt
@@ -156,6 +156,6 @@ class LocalModel:
             yield Piece(note=f"the answer ends here because of --max-tokens {params.max_tokens}")
 
 
-def _piece(parser: OutputParser | None, text: str, last: bool = False) -> Piece:
+def _piece(parser: AnswerParser | None, text: str, last: bool = False) -> Piece:
     parsed = OutputDelta(text) if parser is None else parser.push(text, last)
     return Piece(parsed.content, parsed.reasoning)

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from engine.tokenizer import load_tokenizer
-from server.chat.chat_format import ChatFormats, load_chat_formats
-from server.chat.prompt import render_prompt
+from server.chat.chat_format import load_chat_formats
+from server.chat.prompt import ChatFormats, render_prompt
 from server.chat.request import ChatInput
 
 ORDERS = [

@@ -10,9 +10,9 @@ from server.api.anthropic.errors import ERRORS
 from server.api.common.replies.content_blocks import Block, BlockChange, Blocks, Kind, named_event
 from server.api.common.replies.tool_arguments import arguments_object
 from server.chat.output import OutputDelta
-from server.generation.formatter import JobFormatter
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
+from server.http.sse import JobFormatter
 
 _STOP_REASONS = {SequenceEnd.STOP: "end_turn", SequenceEnd.TOOL_CALLS: "tool_use"}
 _PREFIXES: dict[Kind, str] = {"reasoning": "think_", "text": "text_", "call": "toolu_"}

@@ -17,8 +17,7 @@ from server.api.common.requests.parser import (
     warn_of_unknown,
 )
 from server.api.common.requests.structured_output import named_schema
-from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
-from server.chat.tool_calls import Tool, ToolChoice
+from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint, Tool, ToolChoice
 from server.errors import ApiError, unsupported, wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext

@@ -12,8 +12,7 @@ from server.dependencies import ContextDep
 from server.http.json_reply import json_reply
 from server.http.json_route import json_router
 from server.http.sse import respond
-from server.input.processor import process_chat
-from server.input.prompts import prepare_chat
+from server.input.processor import prepare_chat, process_chat
 
 router = json_router()
 

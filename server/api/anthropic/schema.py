@@ -9,7 +9,7 @@ from pydantic import FailFast, Field, PlainValidator, WithJsonSchema
 from server.api.common.replies.schema import TimingsReply
 from server.api.common.requests.generation_fields import SamplingFields, Stops, TokenLimit
 from server.api.common.schema import Reply, Schema, field, required
-from server.chat.tool_calls.tool import MAX_TOOLS
+from server.chat.request import MAX_TOOLS
 
 MAX_MESSAGES = 100_000  # as Anthropic has it; what they hold is bounded by the size of the body
 _BLOCKS = {"type": "array", "items": {"type": "object"}}

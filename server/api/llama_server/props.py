@@ -9,14 +9,14 @@ from fastapi import APIRouter, Query
 
 from engine.types import CACHE_ROOM, InferenceParameters
 from server.api.common.replies.native_completion import generation_settings
-from server.chat.chat_format import ChatFormats
+from server.chat.prompt import ChatFormats
 from server.dependencies import ContextDep
 from server.errors import ApiError
 from server.generation.job import visible_jobs
 from server.generation.output_processor import OutputSequence
 from server.generation.request_context import RequestContext
 from server.http.route import Route
-from server.input.prompts import chat_support
+from server.input.processor import chat_support
 from server.version import version
 from server.worker.engine import Engine
 from server.worker.requests.slots import ServerSlot

@@ -12,13 +12,13 @@ from server.api.common.replies.logprobs import chat_logprobs, token_texts
 from server.api.common.replies.tool_arguments import arguments_object
 from server.api.common.requests.generation_fields import SequenceFields
 from server.api.ollama.schema import OllamaFields, OllamaGenerateRequest
-from server.chat.output import OutputDelta, ShownToken, ToolCallDelta, merge_deltas
+from server.chat.output import OutputDelta, ShownToken, ToolCallDelta
 from server.errors import ApiError, ErrorFormat, UnknownModel
-from server.generation.formatter import JobFormatter
 from server.generation.job import Job
-from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
+from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput, merge_deltas
 from server.generation.request_context import AccessRecord
 from server.http import ndjson
+from server.http.sse import JobFormatter
 
 
 def error_body(error: ApiError, request_id: str = "") -> dict[str, Any]:

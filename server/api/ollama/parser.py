@@ -17,12 +17,11 @@ from server.api.ollama.schema import (
     OllamaModelFields,
     OllamaOptions,
 )
-from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
-from server.chat.tool_calls.tool import ToolChoice
+from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint, ToolChoice
 from server.errors import unsupported, wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
-from server.input.requests import CompletionInput, RawPrompt
+from server.input.completion import CompletionInput, RawPrompt
 
 
 def parse_options(body: OllamaFields, context: RequestContext) -> GenerationOptions:

@@ -19,8 +19,8 @@ from server.api.ollama.schema import (
     OllamaFields,
     OllamaGenerateRequest,
 )
-from server.chat.chat_format import ChatFormats
 from server.chat.output import OutputDelta
+from server.chat.prompt import ChatFormats
 from server.chat.request import ChatInput
 from server.dependencies import ContextDep
 from server.errors import bad_request
@@ -28,8 +28,8 @@ from server.generation.request_context import RequestContext
 from server.http.json_reply import json_reply
 from server.http.json_route import AnyTypeRoute, json_router
 from server.http.sse import respond, within_limits
-from server.input.processor import process_chat, process_completion
-from server.input.prompts import chat_support
+from server.input.completion import process_completion
+from server.input.processor import chat_support, process_chat
 
 router = json_router(AnyTypeRoute)
 

@@ -10,7 +10,7 @@ from server.api.common.requests.generation_fields import BiasOfText, LogprobFiel
 from server.api.common.requests.keep_alive import KeepAlive
 from server.api.common.requests.tool_fields import CALL_EXAMPLE, TOOL_EXAMPLE, ToolCall, ToolField
 from server.api.common.schema import INT_MAX, MAX_MESSAGES, Schema, field, required
-from server.chat.tool_calls.tool import MAX_TOOLS
+from server.chat.request import MAX_TOOLS
 
 ModelName = Annotated[str, Field(min_length=1, max_length=512)]
 _ROLES = Literal["system", "user", "assistant", "tool"]

@@ -18,9 +18,9 @@ from server.api.common.replies.logprobs import (
 from server.api.common.replies.native_completion import NativeCompletion
 from server.api.common.replies.timings import prompt_progress, timings_so_far
 from server.chat.output import OutputDelta, PromptProgress, ShownToken, ToolCallDelta
-from server.generation.formatter import JobFormatter
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
+from server.http.sse import JobFormatter
 from server.version import version
 
 DONE = b"data: [DONE]\n\n"

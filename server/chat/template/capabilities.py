@@ -6,14 +6,11 @@ A probe renders a short conversation with recognizable texts and looks for them 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
-from server.chat.template.render import ChatTemplate
-from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
+from server.chat.template.render import ChatTemplate, TemplateFailed, TemplateLimitExceeded
 
 _WORD = "QqTextqQ"  # in none of the templates
 _OTHER = "QqOtherqQ"
@@ -31,8 +28,6 @@ _TOOL = {
         },
     },
 }
-
-_TOOLS = re.compile(r"\btools\b")
 
 Message = Mapping[str, Any]
 
@@ -52,20 +47,10 @@ class TemplateCapabilities:
     results: bool = False  # messages of the role tool
     object_arguments: bool = False  # arguments of calls as an object, not as JSON text
     null_content: bool = False  # content may be null where there are calls
+    one_text_per_call: bool = False  # reasoning or content, not both
     short_ids: bool = False  # call ids must have nine characters
     reasoning: bool = False  # reasoning of earlier turns, or at least of the last one
     thinking_parts: bool = False  # as parts of the content
-
-
-def template_variables(source: str, tools: Sequence[Mapping[str, Any]] | None) -> dict[str, Any]:
-    """Variables that templates expect besides the messages, as llama-server sets them."""
-    now = datetime.now()
-    variables: dict[str, Any] = {"date_string": f"{now:%d %b %Y}", "datetime": f"{now:%b %d %Y}"}
-    if "functions" in source and not _TOOLS.search(source):  # another name for the tools
-        variables["functions"] = json.dumps(tools or [], indent=4, ensure_ascii=False)
-    if "xml_tools" in source and tools:
-        variables["xml_tools"] = tools
-    return variables
 
 
 def probe_capabilities(template: ChatTemplate) -> TemplateCapabilities:
@@ -139,9 +124,12 @@ def _calls(
     null = probe.render(messages(best, None), some_tools)
     second = {**_call(best, "call00002"), "function": {"name": _SECOND, "arguments": best}}
     long_id = probe.render(messages(best, empty, _LONG_ID), some_tools)
+    calling = {**messages(best, wrap("Yes"))[1], **reasoning_fields("Hm")}
+    both = probe.render([user, calling, _result(_SHORT_ID)], some_tools)
     return {
         "calls": _NAME in shown and _WORD in shown,
         "object_arguments": objects,
+        "one_text_per_call": bool(shown) and both is None,
         "null_content": null is not None and "None" not in null,
         "short_ids": bool(shown) and long_id is None,
         "parallel_calls": probe.shows(_SECOND, messages(best, empty, more=[second]), some_tools),
@@ -179,9 +167,8 @@ class _Probe:
         if self._exceeded_limits:
             return None
         tools = self.no_tools if tools is None else tools
-        extra = template_variables(self.template.source, tools)
         try:
-            return self.template.render(messages, tools=tools, add_generation_prompt=False, extra=extra)
+            return self.template.render(messages, tools=tools, add_generation_prompt=False)
         except TemplateFailed as failure:
             self._exceeded_limits = isinstance(failure, TemplateLimitExceeded)
             return None

@@ -3,7 +3,7 @@
 It is set up as in `transformers`: trim_blocks, lstrip_blocks, loop controls, {% generation %},
 raise_exception, strftime_now, and its tojson. Unlike there, templates may change their own lists, as Kimi
 K2's does and llama.cpp allows; no other rendering sees the change. Jinja's sandbox keeps a template from
-reaching the system, but not from running forever or filling memory; `server.chat.template.sandbox` does.
+reaching the system, but not from running forever or filling memory; `server.chat.template.render` does.
 """
 
 from __future__ import annotations

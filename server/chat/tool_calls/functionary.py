@@ -12,8 +12,8 @@ from server.chat.tool_calls.named_calls import MAX_NAME, NamedSyntax, NamedToolC
 from server.chat.tool_calls.tool_call_format import (
     ANY_TEXT,
     CallFrame,
-    ToolCallFormat,
     ToolOptions,
+    WholeAnswerFormat,
     alternatives,
     arguments_rules,
     join_rules,
@@ -59,7 +59,7 @@ class Functionary32Parser(JsonCallParser):
         yield from self.json(self.emit_arguments)
 
 
-class Functionary32Format(ToolCallFormat):
+class Functionary32Format(WholeAnswerFormat):
     """3.2: `>>>name`, a new line, arguments; text has the recipient `all`."""
 
     name = "functionary-v3.2"
@@ -68,12 +68,9 @@ class Functionary32Format(ToolCallFormat):
     def detects(self, source: str) -> bool:
         return ">>>all" in source or ">>>${recipient}" in source
 
-    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
-        return Functionary32Parser(True, options.names, new_id, options.limit)
-
     def new_answer_parser(
         self, options: ToolOptions | None, new_id: Callable[[], str], prompt: str, raw: bool
-    ) -> StreamingParser | None:
+    ) -> StreamingParser:
         names, limit = (frozenset[str](), None) if options is None else (options.names, options.limit)
         return Functionary32Parser(prompt.endswith(_AGAIN), names, new_id, limit)
 
@@ -90,7 +87,7 @@ class Functionary32Format(ToolCallFormat):
         text = [f"text: {quoted(_ALL)} TEXT | {quoted(_ALL)} head calls", f"TEXT: {ANY_TEXT}"]
         return join_rules(["start: calls | text", *text, *text_until("head", _AGAIN, terminals), *rules])
 
-    def answer_grammar(self, answer: str, terminals: GrammarTerminals) -> str | None:
+    def answer_grammar(self, answer: str, terminals: GrammarTerminals) -> str:
         return join_rules([f"start: {quoted(_ALL)} answer", f"answer: {answer}"])
 
     def example(self) -> str:

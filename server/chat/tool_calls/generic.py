@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from server.chat.request import Tool
 from server.chat.streaming_parser import Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals, object_of, quoted
 from server.chat.tool_calls.json_calls import JsonSyntax, call_rules
-from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import (
     CallFrame,
     ToolCallFormat,

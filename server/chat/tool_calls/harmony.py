@@ -10,8 +10,8 @@ from server.chat.streaming_parser import EndOfText, MarkerSearch, Parsing, Strea
 from server.chat.tool_calls.grammar import GrammarTerminals, answer_rule
 from server.chat.tool_calls.tool_call_format import (
     ANY_TEXT,
-    ToolCallFormat,
     ToolOptions,
+    WholeAnswerFormat,
     alternatives,
     arguments_rules,
     join_rules,
@@ -79,7 +79,7 @@ class HarmonyParser(StreamingParser):
         yield from self.until(self._body_end, lambda _: None)
 
 
-class HarmonyFormat(ToolCallFormat):
+class HarmonyFormat(WholeAnswerFormat):
     name = "harmony"
     grammar_has_reasoning = True
     markers = (_CHANNEL, _MESSAGE, _START, "<|constrain|>", *_ENDS)
@@ -87,12 +87,9 @@ class HarmonyFormat(ToolCallFormat):
     def detects(self, source: str) -> bool:
         return _CHANNEL in source and _MESSAGE in source
 
-    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
-        return HarmonyParser("", False, options.names, new_id, options.limit)
-
     def new_answer_parser(
         self, options: ToolOptions | None, new_id: Callable[[], str], prompt: str, raw: bool
-    ) -> StreamingParser | None:
+    ) -> StreamingParser:
         before = prompt.rpartition(_START + "assistant")[2]
         names, limit = (frozenset[str](), None) if options is None else (options.names, options.limit)
         return HarmonyParser(before, raw, names, new_id, limit)
@@ -110,7 +107,7 @@ class HarmonyFormat(ToolCallFormat):
         final = self._final(answer_rule(options.answer), terminals)
         return self._whole("call | final", [*rules, *final], terminals)
 
-    def answer_grammar(self, answer: str, terminals: GrammarTerminals) -> str | None:
+    def answer_grammar(self, answer: str, terminals: GrammarTerminals) -> str:
         return self._whole("final", self._final(answer, terminals), terminals)
 
     def _final(self, answer: str, terminals: GrammarTerminals) -> list[str]:
@@ -128,13 +125,6 @@ class HarmonyFormat(ToolCallFormat):
                 *rules,
             ]
         )
-
-    def adapt_messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Beside a call, the template accepts only one text: the reasoning, or else the content."""
-        return [
-            {**message, "content": ""} if message.get("tool_calls") and message.get("thinking") else message
-            for message in messages
-        ]
 
     def example(self) -> str:
         head = f"{_CHANNEL}commentary to=functions.tool_name <|constrain|>json{_MESSAGE}"

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from server.chat.request import Tool
 from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.python_values import python_as_json
 from server.chat.tool_calls.sections import Sections, SectionsFormat, SectionsParser
 from server.chat.tool_calls.tagged_calls import TYPE, TaggedSyntax, argument_rules
-from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import CallFrame, ToolOptions, alternatives
 
 _OPEN, _CLOSE, _SEP, _QUOTE = "<|open|>", "<|close|>", "<|sep|>", '"'

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from engine.exact_json import dumps
+from server.chat.request import Tool
 from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
 from server.chat.tool_calls.schema_rules import MAX_DEPTH, SchemaRules
 from server.chat.tool_calls.schema_types import allows_only_text, json_types
 from server.chat.tool_calls.tagged_calls import TaggedSyntax, TaggedToolCallFormat, value_as_json
-from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import CallFrame, ToolCallFormat, ToolOptions
 
 _NS = "]<]minimax[>["

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from server.chat.request import Tool
 from server.chat.streaming_parser import Parsing, StreamingParser
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.sections import Sections, SectionsFormat, SectionsParser
 from server.chat.tool_calls.tagged_calls import TaggedCallParser, TaggedSyntax, argument_rules
-from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import CallFrame, ToolOptions, alternatives
 
 _TURN, _MESSAGE, _MORE, _END = "<|start|>assistant", "<|message|>", "<|eom|>", "<|eot|>"

@@ -10,9 +10,9 @@ from engine.constraint.compiler import MAX_BYTES
 from engine.constraint.json_schema import exclusive
 from engine.errors import ConfigError
 from engine.exact_json import dumps
+from server.chat.request import Tool
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
 from server.chat.tool_calls.schema_types import fault_of, json_types
-from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import UnsupportedSchema, schema_rule
 
 MAX_DEPTH = 32

@@ -7,14 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from server.chat.request import Tool
 from server.chat.streaming_parser import EndOfText, MarkerSearch, Parsing, StreamingParser
 from server.chat.tool_calls.grammar import GrammarTerminals, answer_rule
-from server.chat.tool_calls.tool import Tool
-from server.chat.tool_calls.tool_call_format import (
-    ToolCallFormat,
-    ToolOptions,
-    join_rules,
-)
+from server.chat.tool_calls.tool_call_format import ToolOptions, WholeAnswerFormat, join_rules
 
 
 @dataclass(frozen=True)
@@ -79,7 +75,7 @@ class SectionsParser(StreamingParser):
         """Read the section of calls, after its marker."""
 
 
-class SectionsFormat(ToolCallFormat):
+class SectionsFormat(WholeAnswerFormat):
     """Reasoning is a separate section, so the format's grammars begin after it."""
 
     sections: Sections
@@ -92,12 +88,9 @@ class SectionsFormat(ToolCallFormat):
     def call_rules(self, options: ToolOptions, terminals: GrammarTerminals) -> list[str]:
         """The rule `calls` for the section of calls including its marker, and further rules."""
 
-    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
-        return self.parser("", False, options.tools, new_id, options.limit)
-
     def new_answer_parser(
         self, options: ToolOptions | None, new_id: Callable[[], str], prompt: str, raw: bool
-    ) -> StreamingParser | None:
+    ) -> StreamingParser:
         before = prompt.rpartition(self.sections.turn)[2]
         tools, limit = ((), None) if options is None else (options.tools, options.limit)
         return self.parser(before, raw, tools, new_id, limit)
@@ -117,7 +110,7 @@ class SectionsFormat(ToolCallFormat):
             ]
         )
 
-    def answer_grammar(self, answer: str, terminals: GrammarTerminals) -> str | None:
+    def answer_grammar(self, answer: str, terminals: GrammarTerminals) -> str:
         return join_rules([f"start: {self._more(terminals)} final", *self._final(answer, terminals)])
 
     def _more(self, terminals: GrammarTerminals) -> str:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from server.chat.request import Tool
 from server.chat.streaming_parser import Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.json_calls import JsonCallParser
 from server.chat.tool_calls.sections import Sections, SectionsFormat, SectionsParser
-from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import ToolOptions, alternatives, arguments_rules
 
 _TURN = "<|begin|>assistant"

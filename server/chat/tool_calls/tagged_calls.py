@@ -11,6 +11,7 @@ from typing import Any
 
 from engine.constraint.compiler import MAX_BYTES
 from engine.exact_json import loads, write
+from server.chat.request import Tool
 from server.chat.streaming_parser import SPACE, MarkerSearch, Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals, quoted, repeated
 from server.chat.tool_calls.python_values import python_as_json
@@ -22,7 +23,6 @@ from server.chat.tool_calls.schema_types import (
     fault_of,
     json_types,
 )
-from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import (
     ANY_TEXT,
     CallFrame,

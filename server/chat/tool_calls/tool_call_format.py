@@ -10,10 +10,10 @@ from typing import Any
 
 from engine.errors import ConfigError
 from engine.types import Constraint
+from server.chat.request import Tool
 from server.chat.streaming_parser import MarkerSearch, Parsing, StreamingParser, UnexpectedText
 from server.chat.tool_calls.grammar import GrammarTerminals, answer_rule, quoted, strict_json_rule
 from server.chat.tool_calls.rendered_calls import RenderedCalls
-from server.chat.tool_calls.tool import Tool
 
 ANY_TEXT = r"/(?s:.*)/"
 
@@ -149,22 +149,24 @@ class ToolCallFormat(ABC):
         """The format with the white space that a template writes."""
         return self
 
+
+class WholeAnswerFormat(ToolCallFormat):
+    """A format with its own way to write reasoning and content."""
+
+    @abstractmethod
     def new_answer_parser(
         self, options: ToolOptions | None, new_id: Callable[[], str], prompt: str, raw: bool
-    ) -> StreamingParser | None:
-        """A parser of the whole output, if the format has its own way of writing reasoning and content.
-
-        raw: reasoning stays in the content.
+    ) -> StreamingParser:
+        """A parser of the whole output. options: None: no tool may be called. raw: reasoning stays in the
+        content.
         """
-        return None
 
-    def answer_grammar(self, answer: str, terminals: GrammarTerminals) -> str | None:
-        """A grammar around `answer`, the rule for the content, if the format encloses the content."""
-        return None
+    @abstractmethod
+    def answer_grammar(self, answer: str, terminals: GrammarTerminals) -> str:
+        """A grammar around `answer`, the rule for the content."""
 
-    def adapt_messages(self, messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Further changes that templates of this format need."""
-        return messages
+    def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
+        return self.new_answer_parser(options, new_id, "", False)
 
 
 class WritableFormat(ToolCallFormat):

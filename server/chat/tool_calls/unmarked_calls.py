@@ -8,10 +8,10 @@ from typing import Any
 
 from engine.errors import ConfigError
 from engine.exact_json import dumps, loads
+from server.chat.request import Tool
 from server.chat.streaming_parser import Parsing
 from server.chat.tool_calls.grammar import answer_rule, strict_json_rule
 from server.chat.tool_calls.json_calls import JsonCallParser
-from server.chat.tool_calls.tool import Tool
 from server.chat.tool_calls.tool_call_format import ANY_TEXT, ToolOptions, UnsupportedSchema, join_rules
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from server.chat.accepted_forms import AcceptedForms
-from server.chat.template.sandbox import TemplateFailed, TemplateLimitExceeded
+from server.chat.template.render import TemplateFailed, TemplateLimitExceeded
 
 Render = Callable[[list[dict[str, Any]], Sequence[Any]], str]
 FORM = ("system", "user", "system", "user")

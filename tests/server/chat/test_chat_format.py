@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.chat.chat_format import ChatFormats, load_chat_format, load_chat_formats
-from server.chat.template.sandbox import TemplateFailed
+from server.chat.chat_format import load_chat_format, load_chat_formats
+from server.chat.prompt import ChatFormats, Prompt
+from server.chat.template.render import TemplateFailed
+from server.chat.tool_calls.tool_call_format import ToolOptions
 from support.api.templates import SANDBOX, published_source
+from support.api.tools import TOOLS
 from support.fakes.engine import tokenizer
 
 PLAIN = "{% for m in messages %}{{ m.content }}{% endfor %}"
@@ -54,6 +57,7 @@ def test_preserved_tokens_are_markers_that_are_control_tokens() -> None:
     source = published_source("openai-gpt-oss-120b")  # shares <|end|> with the bundled model
     chat_format = load_chat_format(source, tokenizer(), SANDBOX)
     end = tokenizer().vocabulary.ids["<|end|>"]
-    assert chat_format.preserved_tokens(calls=True, reasoning=False) == {end}
-    assert chat_format.preserved_tokens(calls=False, reasoning=True) == {end}
-    assert chat_format.preserved_tokens(calls=False, reasoning=False) == frozenset()
+    calling = Prompt(chat_format=chat_format, in_content=True, tools=ToolOptions(TOOLS))
+    assert calling.preserved_tokens() == {end}
+    assert Prompt(chat_format=chat_format).preserved_tokens() == {end}  # of reasoning
+    assert Prompt(chat_format=chat_format, in_content=True).preserved_tokens() == frozenset()

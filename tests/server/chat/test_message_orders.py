@@ -12,11 +12,10 @@ from typing import Any
 
 import pytest
 
-from server.chat.chat_format import ChatFormat, ChatFormats, load_chat_format
+from server.chat.chat_format import load_chat_format
 from server.chat.messages import InvalidMessage, adapt_messages
-from server.chat.prompt import render_prompt
+from server.chat.prompt import ChatFormat, ChatFormats, render_prompt
 from server.chat.request import ChatInput
-from server.chat.template.capabilities import template_variables
 from support.api.templates import SANDBOX
 from support.builders.vocabularies import models_dir
 from support.fakes.engine import tokenizer
@@ -119,9 +118,9 @@ def unordered(chat_format: ChatFormat, messages: list[dict[str, Any]]) -> str:
     """The text that a regular conversation has: what the template makes of the messages themselves."""
     capabilities = chat_format.capabilities
     return chat_format.template.render(
-        chat_format.call_format.adapt_messages(adapt_messages(messages, capabilities)),
+        adapt_messages(messages, capabilities),
         tools=[] if capabilities.empty_tools else None,
-        extra={**template_variables(chat_format.template.source, []), "enable_thinking": True},
+        extra={"enable_thinking": True},
     )
 
 

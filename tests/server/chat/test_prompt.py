@@ -6,12 +6,11 @@ import re
 
 import pytest
 
-from server.chat.chat_format import ChatFormats, load_chat_formats
-from server.chat.prompt import render_prompt
-from server.chat.request import ChatInput, ReasoningOptions
-from server.chat.template.sandbox import TemplateFailed
+from server.chat.chat_format import load_chat_formats
+from server.chat.prompt import ChatFormats, render_prompt
+from server.chat.request import ChatInput, ReasoningOptions, Tool
+from server.chat.template.render import TemplateFailed
 from server.chat.template.special_tokens import special_token_pattern
-from server.chat.tool_calls import Tool
 from support.api.templates import PLAIN, chat_formats, published_formats
 from support.api.tools import NOW
 from support.fakes.engine import tokenizer
@@ -112,17 +111,6 @@ def test_whether_the_prompt_has_opened_reasoning():
     assert not opened("Qwen-Qwen3-0.6B")
     assert not opened("Qwen-QwQ-32B", add_generation_prompt=False)
     assert opened("Apriel-1.6-15b-Thinker-fixed")
-
-
-def test_templates_that_cannot_do_without_descriptions():
-    tool = Tool("f", None, {"type": "object", "properties": {"x": {"type": "string"}}}, None, "t")
-    assert "x" in text(published_formats("CohereForAI-c4ai-command-r-plus-tool_use"), TALK, tools=[tool])
-    nested = {"type": "object", "properties": {"y": {"type": "object", "properties": {"z": {}}}}}
-    items = {"type": "array", "items": nested}
-    tool = Tool("f", None, {"type": "object", "properties": {"x": items, "y": nested}}, None, "t")
-    assert '"z"' in text(
-        published_formats("NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use"), TALK, tools=[tool]
-    )
 
 
 def test_a_template_for_tools():

@@ -15,10 +15,9 @@ import pytest
 
 from engine import exact_json
 from engine.constraint.gbnf.lark import with_checked_schemas
-from server.chat.chat_format import ChatFormat, ChatFormats, load_chat_format
-from server.chat.prompt import Prompt, render_prompt
-from server.chat.request import ChatInput, ReasoningOptions
-from server.chat.tool_calls import Tool
+from server.chat.chat_format import load_chat_format
+from server.chat.prompt import ChatFormat, ChatFormats, Prompt, render_prompt
+from server.chat.request import ChatInput, ReasoningOptions, Tool
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.rendered_calls import common_length
 from server.chat.tool_calls.tool_call_format import ToolOptions

@@ -12,8 +12,7 @@ from jinja2.exceptions import TemplateError
 from jinja2.sandbox import SandboxedEnvironment
 
 from server.chat.template.capabilities import reasoning_fields
-from server.chat.template.render import ChatTemplate
-from server.chat.template.sandbox import TemplateFailed
+from server.chat.template.render import ChatTemplate, TemplateFailed
 from support.api.templates import SPECIAL_TOKENS, chat_template
 from support.builders.vocabularies import models_dir
 from support.quick import every
@@ -135,10 +134,12 @@ def test_there_are_templates():
 def test_the_same_text_as_transformers(path):
     source = path.read_text(encoding="utf-8")
     template = chat_template(source)
-    own = {"functions": "[]", "datetime": "Jan 01 2026"} if "functions" in source else {}  # of one template
+    dates = {"date_string": "01 Jan 2026", "datetime": "Jan 01 2026"}
+    functions = {"functions": "[]"} if "functions" in source else {}  # of one template
     different, created = [], 0
     for name, messages in TALKS.items():
         for tools in (None, TOOLS):
+            own = {**dates, **functions, **({"xml_tools": tools} if "xml_tools" in source and tools else {})}
             for generate in (True, False):
                 for extra in EXTRA if generate else EXTRA[:1]:
                     options = {"tools": tools, "add_generation_prompt": generate}

@@ -7,11 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.chat.output import OutputDelta
+from server.chat.prompt import AnswerParser
 from server.chat.reasoning import (
     KNOWN_MARKERS,
     ReasoningMarkers,
     ReasoningParser,
-    ReasoningThenCallsParser,
     find_reasoning_markers,
 )
 from support.api.tools import calls_of, new_parser, read
@@ -23,7 +23,7 @@ THINK = KNOWN_MARKERS[0]
 def split(
     text: str, *, opened: bool = False, raw: bool = False, markers: ReasoningMarkers = THINK
 ) -> OutputDelta:
-    return read(ReasoningThenCallsParser(ReasoningParser(markers, opened, raw), None, raw), [text])
+    return read(AnswerParser(ReasoningParser(markers, opened, raw), None, raw), [text])
 
 
 @pytest.mark.parametrize(
@@ -74,7 +74,7 @@ def test_calls_follow_reasoning_but_are_not_looked_for_in_it():
         '<think>Maybe <tool_call>{"name": "now"}</tool_call>?</think>\n<tool_call>{"name": "now"}</tool_call>'
     )
     for raw in (False, True):
-        parser = ReasoningThenCallsParser(ReasoningParser(THINK, False, raw), new_parser("hermes"), raw)
+        parser = AnswerParser(ReasoningParser(THINK, False, raw), new_parser("hermes"), raw)
         parts = read(parser, list(text))
         assert calls_of(parts) == [("id1", "now", {})]
         assert parser.has_calls
@@ -83,13 +83,13 @@ def test_calls_follow_reasoning_but_are_not_looked_for_in_it():
 
 
 def test_what_is_reasoning_at_the_moment():
-    parser = ReasoningThenCallsParser(ReasoningParser(THINK, False), None)
+    parser = AnswerParser(ReasoningParser(THINK, False), None)
     seen = []
     for piece in ("<th", "ink>", "hm", "</think>", "yes"):
         parser.push(piece)
         seen.append(parser.reasoning)
     assert seen == [False, True, True, False, False]
-    assert ReasoningThenCallsParser(ReasoningParser(THINK, True), None).reasoning
+    assert AnswerParser(ReasoningParser(THINK, True), None).reasoning
 
 
 @examples(200)
@@ -102,9 +102,9 @@ def test_what_is_reasoning_at_the_moment():
 )
 def test_any_split_is_the_same(pieces, opened, raw):
     text = "".join(pieces)
-    parts = read(ReasoningThenCallsParser(ReasoningParser(THINK, opened, raw), None, raw), pieces)
+    parts = read(AnswerParser(ReasoningParser(THINK, opened, raw), None, raw), pieces)
     assert parts == split(text, opened=opened, raw=raw)
-    assert parts == read(ReasoningThenCallsParser(ReasoningParser(THINK, opened, raw), None, raw), list(text))
+    assert parts == read(AnswerParser(ReasoningParser(THINK, opened, raw), None, raw), list(text))
     if raw:
         assert parts == OutputDelta(text)
 

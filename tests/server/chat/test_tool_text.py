@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from server.chat.chat_format import ChatFormats
 from server.chat.messages import InvalidMessage
-from server.chat.prompt import render_prompt
+from server.chat.prompt import ChatFormats, render_prompt
 from server.chat.request import ChatInput
 from server.chat.template.special_tokens import special_token_pattern
 from server.chat.tool_calls.tool_call_format import WritableFormat

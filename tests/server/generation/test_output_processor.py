@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.types import FinishReason, Request, StepOutput, Timings, Token
-from server.chat.output import OutputDelta, merge_deltas
+from server.chat.output import OutputDelta, ShownToken, ToolCallDelta
 from server.chat.prompt import Prompt
 from server.generation.options import GenerationOptions
-from server.generation.output_processor import OutputSequence, by_token
+from server.generation.output_processor import OutputSequence, by_token, merge_deltas
 from support.fakes.engine import ids, tokenizer
 from support.quick import examples
 
@@ -224,3 +224,31 @@ def test_a_parser_sees_the_text_before_the_stop_string_and_its_end(cuts):
     assert output.end == "tool_calls"
     assert output.stop_string == "END"
     assert 0 < output.n_reasoning <= output.n_generated
+
+
+def test_merge_no_pieces_is_empty() -> None:
+    assert merge_deltas([]) == OutputDelta()
+
+
+def test_merge_joins_content_reasoning_text_and_tokens() -> None:
+    first, second = ShownToken(Token(1), 0), ShownToken(Token(2), 3)
+    pieces = [
+        OutputDelta("a", "x", text="<x>a", tokens=[first]),
+        OutputDelta(reasoning="y", tokens=[second]),
+        OutputDelta("b", text="b"),
+    ]
+    assert merge_deltas(pieces) == OutputDelta("ab", "xy", text="<x>ab", tokens=(first, second))
+
+
+def test_merge_interleaved_calls_gives_one_delta_each_in_order() -> None:
+    second = ToolCallDelta(1, "id2", "g", "[")
+    first = ToolCallDelta(0, "id1", "f", '{"a"')
+    pieces = [
+        OutputDelta(tools=(second,)),
+        OutputDelta(tools=(first, ToolCallDelta(1, arguments="]"))),
+        OutputDelta(tools=(ToolCallDelta(0, arguments=": 1}"),)),
+    ]
+    assert merge_deltas(pieces).tools == (
+        ToolCallDelta(0, "id1", "f", '{"a": 1}'),
+        ToolCallDelta(1, "id2", "g", "[]"),
+    )

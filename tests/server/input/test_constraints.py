@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.types import Constraint
-from server.sandbox import constraint_checker
+from server.input import constraints
 from support.api.http import CHAT, COMPLETIONS, client, error_of, user
 from support.fakes.engine import FakeEngine
 
@@ -232,7 +232,7 @@ async def test_hostile_constraints_are_compiled_or_refused() -> None:
 
 async def test_same_schema_in_many_requests_at_once_is_accepted_by_all() -> None:
     engine = FakeEngine()
-    n = constraint_checker.MAX_WAITING + 4
+    n = constraints.MAX_WAITING + 4
     async with client(engine) as http:
         body = {"prompt": "Once", "json_schema": OBJECT}
         responses = await asyncio.gather(*(http.post(COMPLETIONS, json=body) for _ in range(n)))
@@ -241,8 +241,8 @@ async def test_same_schema_in_many_requests_at_once_is_accepted_by_all() -> None
 
 
 async def test_a_full_queue_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constraint_checker, "MAX_WAITING", 0)
-    monkeypatch.setattr(constraint_checker, "MAX_QUEUED", 0)
+    monkeypatch.setattr(constraints, "MAX_WAITING", 0)
+    monkeypatch.setattr(constraints, "MAX_QUEUED", 0)
     async with client() as http:
         response = await http.post(COMPLETIONS, json={"prompt": "Once", "grammar": 'root ::= "a"'})
     assert error_of(response, 503)["code"] == "overloaded"

@@ -1,4 +1,4 @@
-"""From a conversation or a text to a prompt: templates, special tokens, limits."""
+"""From a conversation to a prompt: templates, special tokens, limits."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from support.api.http import CHAT, COMPLETIONS, client, error_of, user
+from support.api.http import CHAT, client, error_of, user
 from support.fakes.engine import FakeEngine, make_app, tokenizer
 
 pytestmark = pytest.mark.asyncio
@@ -123,61 +123,6 @@ async def test_a_conversation_longer_than_the_context():
             error = error_of(response, 400)
             assert error["code"] == "context_length_exceeded"
             assert "16" in error["message"]
-
-
-async def test_empty_prompts_begin_with_the_first_token():
-    engine = FakeEngine()
-    async with client(engine) as http:
-        assert (await http.post(COMPLETIONS, json={"prompt": ""})).status_code == 200
-        assert (await http.post(COMPLETIONS, json={"prompt": "<s>"})).status_code == 200
-        assert (await http.post(COMPLETIONS, json={"prompt": "  \n"})).status_code == 200
-        error_of(await http.post(COMPLETIONS, json={"prompt": []}), 400)
-        error_of(await http.post(COMPLETIONS, json={"prompt": None}), 400)
-    assert engine.seen[0].prompt == [tokenizer().bos_id]
-
-
-async def test_a_prompt_must_leave_room_for_one_token():
-    async with client(FakeEngine(n_ctx=16)) as http:
-        fits = await http.post(COMPLETIONS, json={"prompt": [9] * 15})
-        for n in (16, 17, 5000):
-            error = error_of(await http.post(COMPLETIONS, json={"prompt": [9] * n}), 400)
-            assert error["code"] == "context_length_exceeded"
-            assert f"{n} tokens" in error["message"]
-            assert "16" in error["message"]
-            assert (error["n_prompt_tokens"], error["n_ctx"]) == (n, 16)
-            assert error["type"] == "exceed_context_size_error"
-    assert fits.status_code == 200
-
-
-async def test_a_text_that_cannot_fit_is_not_tokenised():
-    engine = FakeEngine(n_ctx=16)
-
-    class Untouchable:
-        def __getattr__(self, name):
-            assert name != "encode", "a text beyond all bounds was tokenised"
-            return getattr(tokenizer(), name)
-
-    engine.tokenizer = Untouchable()
-    async with client(engine) as http:
-        error = error_of(await http.post(COMPLETIONS, json={"prompt": "word " * 100_000}), 400)
-    assert error["code"] == "context_length_exceeded"
-    assert "16" in error["message"]
-
-
-@pytest.mark.parametrize(
-    ("n_ctx_train", "advice"),
-    [
-        (16, "shorten the prompt"),
-        (512, "shorten the prompt or raise --context-size (the model was trained for 512)"),
-    ],
-)
-@pytest.mark.parametrize("prompt", [[9] * 20, "word " * 100_000], ids=["tokens", "text"])
-async def test_advice_for_a_prompt_that_is_too_long_can_be_followed(prompt, n_ctx_train, advice):
-    engine = FakeEngine(n_ctx=16)
-    engine.info["n_ctx_train"] = n_ctx_train
-    async with client(engine) as http:
-        error = error_of(await http.post(COMPLETIONS, json={"prompt": prompt}), 400)
-    assert error["message"].endswith(f"; {advice}")
 
 
 @pytest.mark.parametrize("kind", ["window_rows", "state_slots"])

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from server.chat.chat_format import ChatFormats, load_chat_formats
-from server.chat.template.render import ChatTemplate
-from server.chat.template.sandbox import TemplateSandbox
+from server.chat.chat_format import load_chat_formats
+from server.chat.prompt import ChatFormats
+from server.chat.template.render import ChatTemplate, TemplateSandbox
 from support.builders.vocabularies import models_dir
 from support.fakes.engine import tokenizer
 

@@ -8,10 +8,13 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from server.chat.output import OutputDelta, OutputParser, merge_deltas
-from server.chat.tool_calls import Tool
+from server.chat.output import OutputDelta
+from server.chat.prompt import AnswerParser
+from server.chat.request import Tool
+from server.chat.streaming_parser import StreamingParser
 from server.chat.tool_calls.registry import TOOL_CALL_FORMATS
-from server.chat.tool_calls.tool_call_format import ToolCallFormat, ToolOptions
+from server.chat.tool_calls.tool_call_format import ToolOptions, WholeAnswerFormat
+from server.generation.output_processor import merge_deltas
 
 PARAMETERS = {
     "type": "object",
@@ -154,12 +157,15 @@ def counter() -> Callable[[], str]:
     return lambda: f"id{next(numbers)}"
 
 
-def new_parser(name: str, tools: tuple[Tool, ...] = TOOLS, **options: Any) -> OutputParser:
-    call_format: ToolCallFormat = FORMATS[name]
-    return call_format.new_parser(ToolOptions(tools, **options), counter())
+def new_parser(name: str, tools: tuple[Tool, ...] = TOOLS, **options: Any) -> StreamingParser:
+    """After a prompt that ends with what the format begins an answer with."""
+    call_format, call_options = FORMATS[name], ToolOptions(tools, **options)
+    if name == "functionary-v3.2" and isinstance(call_format, WholeAnswerFormat):
+        return call_format.new_answer_parser(call_options, counter(), ">>>", False)
+    return call_format.new_parser(call_options, counter())
 
 
-def read(parser: OutputParser, pieces: list[str]) -> OutputDelta:
+def read(parser: StreamingParser | AnswerParser, pieces: list[str]) -> OutputDelta:
     return merge_deltas([*(parser.push(piece) for piece in pieces), parser.push("", last=True)])
 
 

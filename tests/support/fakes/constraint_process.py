@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from engine.constraint.compiler import vocabulary_of
-from server.sandbox.constraint_checker import ConstraintChecker
+from server.input.constraints import ConstraintChecker
 from server.sandbox.process import SandboxProcess, module_command
 from support.fakes.engine import tokenizer as fake_tokenizer
 

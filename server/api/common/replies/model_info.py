@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from server.chat.chat_format import ChatFormats
+from server.chat.prompt import ChatFormats
 from server.generation.request_context import RequestContext
-from server.input.prompts import chat_support
+from server.input.processor import chat_support
 from server.registry.served_model import ServedModel
 
 _UNITS = ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "K"))

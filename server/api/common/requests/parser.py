@@ -19,7 +19,7 @@ from server.api.common.requests.generation_fields import (
 )
 from server.api.common.requests.tool_fields import ToolCall, ToolField
 from server.api.common.schema import Schema
-from server.chat.tool_calls.tool import Tool, ToolChoice
+from server.chat.request import Tool, ToolChoice
 from server.errors import ApiError, missing, unsupported, wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext

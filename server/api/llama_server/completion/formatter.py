@@ -10,10 +10,9 @@ from server.api.common.replies.native_completion import NativeCompletion
 from server.api.common.replies.timings import prompt_progress, timings_so_far
 from server.chat.output import OutputDelta, PromptProgress, ShownToken
 from server.errors import ApiError
-from server.generation.formatter import JobFormatter
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceOutput
-from server.http.sse import event
+from server.http.sse import JobFormatter, event
 
 
 class NativeFormatter(JobFormatter):

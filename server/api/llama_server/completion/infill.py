@@ -7,7 +7,7 @@ from server.api.llama_server.completion.schema import InfillRequest
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
 from server.input import infill
-from server.input.requests import CompletionInput
+from server.input.completion import CompletionInput
 from server.worker.engine import Engine
 
 _LEAST = 16  # tokens that are kept free for the output where no limit is set

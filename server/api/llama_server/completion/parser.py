@@ -12,7 +12,7 @@ from server.api.common.requests.structured_output import requested_constraint
 from server.api.llama_server.completion.schema import NativeFields, NativeRequest
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
-from server.input.requests import CompletionInput
+from server.input.completion import CompletionInput
 from server.worker.engine import Engine
 
 # Fields of what we do not have, and the values at which there is nothing to warn of.

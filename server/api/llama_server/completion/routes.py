@@ -15,7 +15,7 @@ from server.dependencies import ContextDep
 from server.generation.job import Job
 from server.http.json_route import json_router
 from server.http.sse import respond
-from server.input.processor import process_completion
+from server.input.completion import process_completion
 
 router = json_router()
 _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": NativeReply | list[NativeReply]}}

@@ -17,8 +17,7 @@ from server.api.common.requests.parser import (
 )
 from server.api.common.requests.structured_output import requested_constraint
 from server.api.openai.chat.schema import ChatFields, ChatRequest, Message
-from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
-from server.chat.tool_calls.tool import ToolChoice
+from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint, ToolChoice
 from server.errors import wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext

@@ -11,7 +11,7 @@ from server.api.common.requests.generation_fields import GenerationFields, Logpr
 from server.api.common.requests.output_fields import GuidedFields, StructuredFields
 from server.api.common.requests.tool_fields import CALL_EXAMPLE, TOOL_EXAMPLE, ToolCall, ToolField
 from server.api.common.schema import MAX_MESSAGES, Reply, Schema, field, required
-from server.chat.tool_calls.tool import MAX_TOOLS
+from server.chat.request import MAX_TOOLS
 
 MAX_CALLS = 256  # in one message
 ROLES = ("system", "developer", "user", "assistant", "tool")

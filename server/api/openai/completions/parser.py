@@ -9,7 +9,7 @@ from server.api.openai.completions.schema import CompletionRequest
 from server.errors import wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
-from server.input.requests import CompletionInput
+from server.input.completion import CompletionInput
 
 
 def parse_options(body: CompletionRequest, context: RequestContext) -> GenerationOptions:

@@ -11,7 +11,7 @@ from server.api.openai.completions.schema import CompletionReply, CompletionRequ
 from server.dependencies import ContextDep
 from server.http.json_route import json_router
 from server.http.sse import respond
-from server.input.processor import process_completion
+from server.input.completion import process_completion
 
 router = json_router()
 

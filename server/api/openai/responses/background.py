@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from server.api.openai.responses.formatter import ResponseFormatter
 from server.errors import ApiError, internal_error, wrong
-from server.http.sse import pieces, run
+from server.http.sse import pieces
 
 _CANCELLED = ApiError(499, "the request was cancelled", code="request_cancelled")
 
@@ -36,7 +36,7 @@ def start(formatter: ResponseFormatter) -> None:
 
 async def _generate(formatter: ResponseFormatter) -> None:
     if formatter.log is None:
-        formatter.keep(formatter.whole(await run(formatter)))
+        formatter.keep(formatter.whole(await formatter.job.run(formatter.collect)))
         return
     formatter.queue()
     async with aclosing(pieces(formatter)) as parts:

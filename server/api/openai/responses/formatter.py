@@ -21,12 +21,11 @@ from server.api.openai.responses.parser import Conversation, sealed
 from server.api.openai.responses.schema import ResponseRequest
 from server.api.openai.responses.store import ResponseStore, StoredContent
 from server.chat.output import OutputDelta, PromptProgress, ShownToken
-from server.chat.request import ChatInput
-from server.chat.tool_calls import Tool
+from server.chat.request import ChatInput, Tool
 from server.errors import ApiError
-from server.generation.formatter import JobFormatter
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
+from server.http.sse import JobFormatter
 
 _PREFIXES: dict[Kind, str] = {"reasoning": "rs_", "text": "msg_", "call": "fc_"}
 _PARTS = {"text": "output_text", "reasoning": "reasoning_text"}

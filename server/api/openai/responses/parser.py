@@ -26,8 +26,7 @@ from server.api.openai.responses.schema import ResponseInput, ResponseRequest
 from server.api.openai.responses.store import not_stored
 from server.api.openai.responses.tools import HOSTED_ITEMS, RequestTools, read_choice, read_tools
 from server.api.openai.stores import Stores
-from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
-from server.chat.tool_calls.tool import ToolChoice
+from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint, ToolChoice
 from server.errors import missing, unsupported, wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext

@@ -29,8 +29,7 @@ from server.http.json_reply import Bytes, json_reply
 from server.http.json_route import json_router
 from server.http.route import Route
 from server.http.sse import event_stream, respond
-from server.input.processor import process_chat
-from server.input.prompts import prepare_chat
+from server.input.processor import prepare_chat, process_chat
 
 router = APIRouter(route_class=Route)
 json_routes = json_router()  # those with a body

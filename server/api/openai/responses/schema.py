@@ -9,7 +9,7 @@ from pydantic import PlainValidator, WithJsonSchema
 from server.api.common.replies.schema import TimingsReply
 from server.api.common.requests.generation_fields import SamplingFields, StreamOptions, TokenLimit
 from server.api.common.schema import Reply, Schema, field, required
-from server.chat.tool_calls.tool import MAX_TOOLS
+from server.chat.request import MAX_TOOLS
 
 MAX_ID = 256
 MAX_METADATA, MAX_KEY, MAX_VALUE = 16, 64, 512

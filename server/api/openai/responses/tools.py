@@ -8,7 +8,7 @@ from typing import Any
 from server.api.common.requests.parser import Fields, choice_by_mode, objects
 from server.api.openai.responses.calls import FUNCTIONS, CallForm, flat_name
 from server.api.openai.responses.schema import ResponseInput
-from server.chat.tool_calls import Tool, ToolChoice
+from server.chat.request import Tool, ToolChoice
 from server.errors import unsupported
 from server.generation.request_context import RequestContext
 

@@ -76,7 +76,16 @@ def test_arguments_as_templates_print_them():
         ("google-gemma-2-2b-it", set()),
         (
             "openai-gpt-oss-120b",
-            {"tools", "calls", "results", "object_arguments", "reasoning", "system", "developer"},
+            {
+                "tools",
+                "calls",
+                "one_text_per_call",
+                "results",
+                "object_arguments",
+                "reasoning",
+                "system",
+                "developer",
+            },
         ),
         ("microsoft-Phi-3.5-mini-instruct", {"system"}),
     ],

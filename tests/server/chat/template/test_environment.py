@@ -7,7 +7,7 @@ from datetime import datetime
 
 import pytest
 
-from server.chat.template.sandbox import TemplateFailed
+from server.chat.template.render import TemplateFailed
 from support.api.templates import render
 
 

@@ -11,7 +11,7 @@ from llguidance import LLMatcher
 
 from engine.constraint.gbnf.lark import with_checked_schemas
 from engine.types import Constraint
-from server.chat.tool_calls import Tool
+from server.chat.request import Tool
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
 from support.api.grammars import MARKER_IDS, matches, tokenizer
@@ -188,7 +188,6 @@ def test_channels(control):
     both = grammar("harmony", control, answer=Constraint("regex", "[0-9]+"))
     assert matches(both, final + "42", control) == matches(both, call, control) == (True, True)
     assert FORMATS["harmony"].grammar(ToolOptions(TOOLS), terminals) is None
-    assert FORMATS["hermes"].answer_grammar("/x/", terminals) is None
 
 
 def tool(properties: dict[str, Any], **more: Any) -> Tool:

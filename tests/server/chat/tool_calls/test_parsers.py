@@ -34,7 +34,7 @@ def test_calls(call_format):
     parts = read(parser, [CALLS[call_format]])
     assert calls_of(parts) == BOTH
     assert parts.content == parts.reasoning == ""
-    assert parser.has_calls
+    assert parser.n_calls
     if "\\u00fc" in CALLS[call_format]:  # it writes JSON
         assert parts.tools[0].arguments == ARGUMENTS
 
@@ -107,7 +107,7 @@ def test_a_call_of_a_tool_that_is_not_offered_is_text(call_format):
 def test_text_is_text(call_format, text):
     parser = new_parser(call_format)
     assert read(parser, list(text)) == OutputDelta(text)
-    assert not parser.has_calls
+    assert not parser.n_calls
 
 
 @pytest.mark.parametrize("call_format", every(3, CALLS))
@@ -118,7 +118,7 @@ def test_an_answer_that_is_cut_off(call_format):
         parser = new_parser(call_format)
         content, _, tools, *_ = read(parser, [whole[:end]])
         assert whole[:end].startswith(content.rstrip()) or call_format in ("harmony", "muse")
-        assert bool(tools) == parser.has_calls
+        assert bool(tools) == bool(parser.n_calls)
         assert not (content and tools)
         for call, (id, name, _) in zip(tools, BOTH, strict=False):
             assert (call.id, call.name) == (id, name)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from engine.constraint.gbnf.lark import with_checked_schemas
-from server.chat.tool_calls import Tool
+from server.chat.request import Tool
 from server.chat.tool_calls.grammar import GrammarTerminals
 from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
 from support.api.grammars import MARKER_IDS, matches

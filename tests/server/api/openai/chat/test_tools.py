@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from engine.constraint import json_schema
-from server.sandbox import constraint_checker
+from server.input import constraints as checks
 from support.api.chat import (
     GPT_OSS,
     LLAMA,
@@ -343,8 +343,8 @@ async def test_schemas_of_tools_and_answers_are_read_in_the_limited_process_alon
 @pytest.mark.parametrize("n", [0, 1])
 async def test_schemas_of_optional_tools_are_enforced_or_tried_again_later(n, monkeypatch):
     """A busy checker is no reason to leave them out. n: constraints that are checked at a time."""
-    monkeypatch.setattr(constraint_checker, "MAX_WAITING", n)
-    monkeypatch.setattr(constraint_checker, "MAX_QUEUED", n)
+    monkeypatch.setattr(checks, "MAX_WAITING", n)
+    monkeypatch.setattr(checks, "MAX_QUEUED", n)
     bodies = [
         {"messages": user("Hi"), "tools": [{"type": "function", "function": {"name": f"f{i}"}}]}
         for i in range(2)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from engine.types import Constraint
-from server.sandbox import constraint_checker
-from server.sandbox.constraint_checker import MAX_WAITING, CheckerBusy, ConstraintChecker
+from server.input import constraints
+from server.input.constraints import MAX_WAITING, CheckerBusy, ConstraintChecker
 from support.fakes.engine import tokenizer
 
 pytestmark = pytest.mark.asyncio
@@ -72,7 +72,7 @@ async def test_process_dies_constraint_is_refused_and_process_replaced() -> None
 async def test_timeout_is_refused_but_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     async with checking(*EXECUTE) as checker:
         await checker.check(code("pass"))  # the start of the process has all its time
-        monkeypatch.setattr(constraint_checker, "TIMEOUT_S", 1.0)
+        monkeypatch.setattr(constraints, "TIMEOUT_S", 1.0)
         late = await checker.check(code("time.sleep(600)"))
         assert late.error == "takes too long to compile"
         assert await checker.check(code("time.sleep(600)")) is not late
@@ -91,7 +91,7 @@ async def test_process_does_not_start_nothing_passes() -> None:
 
 
 async def test_more_constraints_than_are_compiled_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constraint_checker, "MAX_WAITING", 2)
+    monkeypatch.setattr(constraints, "MAX_WAITING", 2)
     async with checking() as checker:
         results = await asyncio.gather(*(checker.check(Constraint("regex", f"a{i}")) for i in range(9)))
         assert [result.error for result in results] == [""] * 9
@@ -99,8 +99,8 @@ async def test_more_constraints_than_are_compiled_wait(monkeypatch: pytest.Monke
 
 
 async def test_a_wait_that_is_too_long_raises_checker_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constraint_checker, "MAX_WAITING", 1)
-    monkeypatch.setattr(constraint_checker, "QUEUE_S", 0.05)
+    monkeypatch.setattr(constraints, "MAX_WAITING", 1)
+    monkeypatch.setattr(constraints, "QUEUE_S", 0.05)
     async with checking(*EXECUTE) as checker:
         slow = asyncio.create_task(checker.check(code("time.sleep(1)")))
         await asyncio.sleep(0)
@@ -110,8 +110,8 @@ async def test_a_wait_that_is_too_long_raises_checker_busy(monkeypatch: pytest.M
 
 
 async def test_full_queue_raises_checker_busy(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constraint_checker, "MAX_WAITING", 2)
-    monkeypatch.setattr(constraint_checker, "MAX_QUEUED", 0)
+    monkeypatch.setattr(constraints, "MAX_WAITING", 2)
+    monkeypatch.setattr(constraints, "MAX_QUEUED", 0)
     async with checking() as checker:
         waiting = [asyncio.create_task(checker.check(Constraint("regex", f"a{i}"))) for i in range(2)]
         await asyncio.sleep(0)
@@ -131,8 +131,8 @@ async def test_same_constraint_at_once_is_compiled_once(tmp_path: Path) -> None:
 
 
 async def test_full_queue_takes_more_of_the_same_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(constraint_checker, "MAX_WAITING", 1)
-    monkeypatch.setattr(constraint_checker, "MAX_QUEUED", 0)
+    monkeypatch.setattr(constraints, "MAX_WAITING", 1)
+    monkeypatch.setattr(constraints, "MAX_QUEUED", 0)
     async with checking() as checker:
         waiting = [asyncio.create_task(checker.check(GOOD)) for _ in range(3)]
         await asyncio.sleep(0)

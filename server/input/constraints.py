@@ -1,26 +1,103 @@
-"""Compiles constraints in a sandboxed process, before an engine sees them."""
+"""Constraints on outputs: what a conversation asks for, and a trial of it before an engine sees it."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import msgspec
 
 from engine.constraint.compiler import MAX_BYTES, vocabulary_of
+from engine.exact_json import dumps
 from engine.types import Constraint
+from server.chat.request import ChatInput, RequestedConstraint
+from server.chat.tool_calls.tool_call_format import ToolOptions, UnsupportedSchema
+from server.errors import ApiError, unsupported, wrong
+from server.generation.request_context import RequestContext
 from server.sandbox.constraint_child import CPU_S, CheckResult
 from server.sandbox.process import ChildDied, ChildTimeout, SandboxProcess, module_command
 
+MAX_IGNORED = 8  # keywords of a schema that are reported as not enforced
 TIMEOUT_S = 30.0  # for one constraint, on a machine that has other work to do
 MAX_WAITING = 16  # different constraints
 MAX_QUEUED = 64  # callers with further ones
 QUEUE_S = 10.0  # that they wait at most
 _CACHE_SIZE = 512  # results
+
+
+async def check_with_tools(
+    chat: ChatInput, tools: ToolOptions, constraint: Constraint | UnsupportedSchema, context: RequestContext
+) -> Constraint | None:
+    """The constraint on an output that may call tools; None: with a warning, that cannot be enforced.
+
+    constraint: what the format makes of the tools, or why it cannot. Raises ApiError where it must be
+    enforced.
+    """
+    if isinstance(constraint, UnsupportedSchema):
+        failure = unsupported("tools", str(constraint))
+    else:
+        result = await _compiled(RequestedConstraint(constraint, "tools"), context)
+        if not result.error:
+            for schema in _schemas(chat, tools) if result.not_enforced else ():
+                _warn_of_ignored(await _compiled(schema, context), schema.param, context)
+            return constraint
+        failure = wrong("tools", result.error)
+    for schema in _schemas(chat, tools):  # one of them may be at fault
+        result = await _compiled(schema, context)
+        if result.error:
+            failure = wrong(schema.param, result.error)
+            break
+    if tools.required or tools.answer is not None:
+        raise failure
+    context.warn(f"tools: the schemas of arguments are not enforced ({failure.message})")
+    return None
+
+
+def _schemas(chat: ChatInput, tools: ToolOptions) -> Iterator[RequestedConstraint]:
+    """The argument schemas of the tools."""
+    for tool in tools.tools:
+        constraint = Constraint("json_schema", dumps(tool.schema))
+        yield RequestedConstraint(constraint, f"{tool.param}.{chat.schema_field}")
+
+
+async def check_constraint(
+    requested: RequestedConstraint, context: RequestContext, *, report: bool = True
+) -> Constraint:
+    """The constraint, known to compile for the model. Any other is a 400 that names the field.
+
+    report: warn about what is not enforced.
+    """
+    result = await _compiled(requested, context)
+    constraint, param = requested
+    if result.error:
+        raise wrong(param, result.error)
+    if report:
+        _warn_of_ignored(result, param, context)
+    return constraint
+
+
+async def _compiled(requested: RequestedConstraint, context: RequestContext) -> CheckResult:
+    """Whether a constraint compiles for the model, tried in a separate process so that a hostile one does no
+    harm elsewhere. Raises ApiError (503) if too many others are waiting.
+    """
+    known = context.state.derived[context.engine]
+    if (checker := known.constraint_checker) is None:
+        checker = known.constraint_checker = ConstraintChecker(context.engine.tokenizer)
+    constraint, param = requested
+    try:
+        return await checker.check(constraint)
+    except CheckerBusy:
+        message = "too many output constraints are being compiled; try again later"
+        raise ApiError(503, message, param=param, code="overloaded", retry_after=2) from None
+
+
+def _warn_of_ignored(result: CheckResult, param: str, context: RequestContext) -> None:
+    for keyword in result.not_enforced[:MAX_IGNORED]:
+        context.warn(f"{param}: not enforced: {keyword}")
 
 
 class CheckerBusy(Exception):
