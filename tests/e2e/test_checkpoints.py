@@ -13,6 +13,7 @@ import pytest
 from support.builders.golden import TinyModel, golden
 from support.builders.hybrid import hybrid_model
 from support.server_process import ServerProcess
+from support.waiting import wait_until
 
 PROMPT = golden("qwen35").prompt
 SYSTEM = " ".join(f"Rule {i}: never say {i * i} or {i * i * i}." for i in range(12))
@@ -72,12 +73,21 @@ def test_chats_with_one_system_prompt_compute_their_own_turns(reasoning: ServerP
         body = {"content": text, "add_special": True}
         return len(httpx.post(reasoning.url + "/tokenize", json=body).json()["tokens"])
 
+    def room() -> dict[str, int]:
+        cache: dict[str, int] = httpx.get(reasoning.url + "/props").json()["cache"]
+        return cache
+
+    wait_until(lambda: room()["cells_total"] == 2 * 2048)  # at once, not after a first request
     system = f"<|im_start|>system\n{SYSTEM}<|im_end|>\n<|im_start|>user\n"
     assert cached(SYSTEM, QUESTIONS[0]) < 10
     for question in QUESTIONS[1:]:
         assert cached(SYSTEM, question) == n_tokens(system)
     # What the template put behind the first question is not in this prompt.
     assert cached(SYSTEM, QUESTIONS[0], "Yes.", QUESTIONS[2]) >= n_tokens(system + QUESTIONS[0])
+    wait_until(lambda: room()["cells_used"] == 0)
+    left = room()
+    assert left["cells_cached"] > n_tokens(system)
+    assert (left["window_rows_cached"] > 0) is (left["window_rows_total"] > 0)
 
 
 def complete(server: ServerProcess, prompt: list[int], **more: object) -> dict:

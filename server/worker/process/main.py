@@ -213,6 +213,7 @@ class EngineProcess:
         """Alternate steps of the scheduler with steps of tasks."""
         self._pulse.rows = lambda: max(scheduler.n_rows, tasks.n_rows)
         wait_s: float | None = None
+        self._send(messages.StepUpdate([], scheduler.stats()))  # for /metrics, before the first request
         while self._receive(scheduler, tasks, wait_s):
             outputs: list[StepOutput] = []
             if self._unfinished:
