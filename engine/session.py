@@ -162,7 +162,7 @@ class InferenceSession:
         guides = guide = None
         if constraint is not None or thinking is not None:
             if self._make_guides is None:
-                raise ConfigError("this session takes no constraints and no reasoning blocks")
+                raise ConfigError("this session does not support constraints or reasoning blocks")
             guides = self._make_guides()
             guide = guides.compile(constraint, thinking).result()
         stop_ids = stop_ids if params.ignore_eos else stop_ids | eog_ids

@@ -34,7 +34,7 @@ _TYPES = {
     503: "service_unavailable",
 }
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
-_PHRASES = {404: "no such route", 405: "this route does not take that method"}
+_PHRASES = {404: "no such route", 405: "this route does not accept that method"}
 
 
 NEVER = -1  # as `retry_after`: a retry cannot succeed
@@ -221,8 +221,7 @@ def from_validation(errors: Sequence[Mapping[str, Any]], body: Any) -> ApiError:
 
 
 def _path_in(error: Mapping[str, Any], body: Any) -> tuple[str | int, ...]:
-    """The place of an error in the body, without the names that pydantic gives to a field's possible types.
-    """
+    """The place of an error in the body, without pydantic's names for a field's possible types."""
     location = error["loc"]
     if not location or location[0] != "body" or not isinstance(body, dict | list):
         return tuple(location)

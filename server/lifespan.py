@@ -68,5 +68,6 @@ def _warn_without_drafts(engine: Engine) -> None:
     info = engine.info or {}
     if info.get("generates") and not info.get("drafts", True):
         log.warning(
-            "model '%s' drafts no tokens: states of its recurrent layers cannot be rolled back", engine.name
+            "model '%s' cannot use speculative decoding: its recurrent states cannot be rolled back",
+            engine.name,
         )

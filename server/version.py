@@ -7,7 +7,7 @@ from functools import cache
 
 @cache
 def version() -> str:
-    """As in `ggserve --version`."""
+    """The version that `ggserve --version` prints."""
     from importlib import metadata  # takes a moment to import
 
     try:

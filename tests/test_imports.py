@@ -20,7 +20,7 @@ def allowed() -> dict[str, set[str]]:
     rows: dict[str, set[str]] = {}
     for packages, targets in ROW.findall(section[1]):
         for package in re.findall(r"`([\w.]+)`", packages):
-            assert package not in rows, f"{package} is there twice"
+            assert package not in rows, f"{package} is given twice"
             rows[package] = set(re.findall(r"`([\w.]+)`", targets))
     return rows
 

@@ -78,7 +78,7 @@ class Cursor:
         """A key or tensor name. C code reads it too, so no NUL; messages quote it, so nothing unprintable."""
         length = self.u64(f"the length of {what}")
         if not 0 < length < max_bytes:
-            self.fail(f"{what} has {length} bytes; allowed are 1 to {max_bytes - 1}")
+            self.fail(f"{what} has {length} bytes; expected 1 to {max_bytes - 1}")
         self.need(length, what)
         raw = self.buf[self.pos : self.pos + length]
         self.pos += length
@@ -93,7 +93,7 @@ class Cursor:
     def skip_string(self, what: str) -> None:
         length = self.u64(f"the length of {what}")
         if length > MAX_STRING:
-            self.fail(f"{what} has {length} bytes; allowed are {MAX_STRING}")
+            self.fail(f"{what} has {length} bytes; at most {MAX_STRING} are allowed")
         self.need(length, what)
         self.pos += length
 
@@ -159,7 +159,7 @@ def _read_entry(cursor: Cursor, what: str) -> Entry:
         if kind is ValueType.ARRAY:
             cursor.fail(f"{what} is an array of arrays, which no known key has")
         if n > MAX_ARRAY:
-            cursor.fail(f"{what} claims {n} array elements; allowed are {MAX_ARRAY}")
+            cursor.fail(f"{what} claims {n} array elements; at most {MAX_ARRAY} are allowed")
     pos = cursor.pos
     if kind is ValueType.STRING:
         if n is None:
@@ -172,7 +172,7 @@ def _read_entry(cursor: Cursor, what: str) -> Entry:
     size = (1 if n is None else n) * struct.calcsize("<" + VALUE_FORMATS[kind])
     cursor.need(size, what)
     if kind is ValueType.BOOL and (bad := cursor.buf[pos : pos + size].strip(b"\0\1")):
-        cursor.fail(f"{what} is a bool of value {bad[0]}; allowed are 0 and 1")
+        cursor.fail(f"{what} is a bool of value {bad[0]}; expected 0 or 1")
     cursor.pos += size
     return Entry(kind, n, pos)
 

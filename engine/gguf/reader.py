@@ -156,7 +156,9 @@ class GGUFFile(TypedAccess):
             self._bad_type("general.alignment", entry, "uint32")
         alignment = self.get_int("general.alignment")
         if alignment & (alignment - 1) or not 8 <= alignment <= MAX_ALIGNMENT:
-            self.fail(f"key 'general.alignment' is {alignment}; allowed: powers of two, 8 to {MAX_ALIGNMENT}")
+            self.fail(
+                f"key 'general.alignment' is {alignment}; expected a power of two, 8 to {MAX_ALIGNMENT}"
+            )
         return alignment
 
     def _read_tensors(self, cursor: Cursor, count: int) -> dict[str, TensorInfo]:
@@ -186,7 +188,7 @@ class GGUFFile(TypedAccess):
         what = f"tensor '{printable(name)}'"
         n_dims = cursor.u32(what)
         if not 1 <= n_dims <= MAX_DIMS:
-            self.fail(f"{what} has {n_dims} dimensions; allowed are 1 to {MAX_DIMS}")
+            self.fail(f"{what} has {n_dims} dimensions; expected 1 to {MAX_DIMS}")
         shape = tuple(cursor.u64(what) for _ in range(n_dims))
         kind = self._tensor_type(cursor.u32(what), what)
         offset = cursor.u64(what)

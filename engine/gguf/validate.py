@@ -147,7 +147,7 @@ def validate_tokenizer(gguf: GGUFFile) -> int:
     tokens = gguf.get_strs("tokenizer.ggml.tokens")
     n_vocab = len(tokens)
     if not 1 <= n_vocab <= MAX_VOCAB:
-        gguf.fail(f"key 'tokenizer.ggml.tokens' has {n_vocab} tokens; allowed are 1 to {MAX_VOCAB}")
+        gguf.fail(f"key 'tokenizer.ggml.tokens' has {n_vocab} tokens; expected 1 to {MAX_VOCAB}")
     longest = max(tokens, key=len)
     if len(longest) > MAX_TOKEN_BYTES:
         gguf.fail(f"key 'tokenizer.ggml.tokens' has a token of {len(longest)} characters")

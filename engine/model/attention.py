@@ -56,7 +56,7 @@ def check_stores_cache(device: Device, hp: HParams, kv_type: str) -> None:
     table = ctx.new(type_id(kv_type), (width, MASK_PAD))
     stored = ctx.set_rows(table, ctx.new(F32, (width, 1)), ctx.new(I64, (1,)))
     if not runs_on(device, stored):
-        raise ConfigError(f"{device.name} cannot keep a cache of --kv-type {kv_type}; use f16")
+        raise ConfigError(f"{device.name} cannot store a cache of --kv-type {kv_type}; use f16")
 
 
 def _has_flash_attention(device: Device, hp: HParams, layer: int, params: ModelParameters) -> bool:

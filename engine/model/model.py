@@ -252,6 +252,6 @@ def lock_memory(buffers: Iterable[Any]) -> None:
     if refused:
         size = sum(buffer.size for buffer in on_host)
         raise ConfigError(
-            f"mlock: the system does not let us lock {format_bytes(size)} of memory; "
-            "raise the limit (ulimit -l, LimitMEMLOCK) or leave --mlock out"
+            f"mlock: the system does not allow locking {format_bytes(size)} of memory; "
+            "raise the limit (ulimit -l, LimitMEMLOCK) or omit --mlock"
         )

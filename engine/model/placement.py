@@ -51,7 +51,7 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
     if n_layers < 0:
         raise ConfigError(f"gpu_layers is {n_layers}; it must be 0 or more, all, or auto")
     if params.use_gpu is True and n_layers == 0:
-        raise ConfigError("use_gpu is true, but gpu_layers is 0; leave one of them out")
+        raise ConfigError("use_gpu is true, but gpu_layers is 0; omit one of them")
     session = params.context_size or 1
     if params.kv_cells is not None and params.kv_cells < session:
         raise ConfigError(f"kv_cells is {params.kv_cells}, less than one session of {session} tokens")
@@ -70,9 +70,9 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
         if fitting is not None:
             n_fitting, planner = fitting
             if n_fitting < n_layers:
-                notes.append(f"{n_fitting} of {n_layers} layers fit the GPU: the others are on the CPU")
+                notes.append(f"{n_fitting} of {n_layers} layers fit on the GPU: the others are on the CPU")
             elif planner.cpu_experts and params.cpu_experts is None:
-                notes.append("not all experts fit the GPU: the others are on the CPU")
+                notes.append("not all experts fit on the GPU: the others are on the CPU")
             n_layers = n_fitting
     plan = replace(planner.final(n_layers), notes=tuple(notes))
     _check_limit(plan, params.memory_limit)

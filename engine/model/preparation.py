@@ -179,11 +179,11 @@ def _check_takes_back(model: Preparation) -> None:
     """ConfigError for a model that does not generate, or cannot take back a draft that was wrong."""
     path, hp = printable(model.gguf.path), model.arch.hp
     if not hp.causal:
-        raise ConfigError(f"{path}: a {model.arch.name} model makes embeddings; leave draft_model out")
+        raise ConfigError(f"{path}: a {model.arch.name} model makes embeddings; omit draft_model")
     if hp.recurrence is not None:
         raise ConfigError(
-            f"{path}: states of recurrent layers cannot go back behind a rejected draft; "
-            "leave draft_model out, or choose another one"
+            f"{path}: states of recurrent layers cannot be rolled back after a rejected draft; "
+            "omit draft_model, or choose another one"
         )
 
 
@@ -207,7 +207,7 @@ def _prepare(
     if 0 < hp.max_positions < n_ctx:
         raise ConfigError(
             f"context_size is {n_ctx}, but this model has learned positions for {hp.max_positions} tokens; "
-            "leave it out, or set at most so many"
+            "omit it, or set it to at most that many"
         )
     max_batch_tokens = max(params.max_batch_tokens, params.parallel)
     if not hp.causal:

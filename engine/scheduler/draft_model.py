@@ -198,7 +198,7 @@ class ModelDrafter:
         except Exception as error:
             if isinstance(error, DeviceError) and not isinstance(error, OutOfMemoryError):
                 raise
-            log.warning("the draft model drafts nothing from now on: %s", str(error) or repr(error))
+            log.warning("the draft model is disabled: %s", str(error) or repr(error))
             self.enabled = False
             for own in self._sequences.values():
                 own.release(keep=False)

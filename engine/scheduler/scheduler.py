@@ -92,7 +92,7 @@ class Scheduler:
         compiling = None
         if request.constraint is not None or request.thinking is not None:
             if self._guides is None:
-                raise ConfigError("this scheduler takes no constraints and no reasoning blocks")
+                raise ConfigError("this scheduler does not support constraints or reasoning blocks")
             compiling = self._guides.compile(request.constraint, request.thinking, request.generated)
         self._n_submitted += 1
         sequence = ScheduledSequence(
@@ -247,7 +247,7 @@ class Scheduler:
                 raise GgmlError(f"the runner gave {n_logits} rows of logits instead of {batch.n_logits}")
         except OutOfMemoryError as error:
             if batch.n_draft:
-                log.warning("speculative decoding is off from now on: %s", error)
+                log.warning("speculative decoding is disabled: %s", error)
                 self.drafting.enabled = False
             else:
                 self._fail(batch.pop_largest(), str(error), out_of_memory=True)

@@ -140,8 +140,8 @@ def _pre_tokenizer(vocabulary: Vocabulary) -> PreTokenizer:
     name = "gemma4" if vocabulary.kind == "gemma4" else vocabulary.pre
     if not name:
         log.warning(
-            "%s: the file does not say how words are cut (no tokenizer.ggml.pre); the default is used, and "
-            "results may be worse. Convert the model again with a current converter.",
+            "%s: the file does not state how words are split (no tokenizer.ggml.pre); the default is used, "
+            "and results may be worse. Convert the model again with a current converter.",
             printable(vocabulary.path),
         )
         return DEFAULT

@@ -194,8 +194,7 @@ class _Order:
         return next((i for i, turn in enumerate(self.turns) if not turn.is_system), len(self.turns))
 
     def place_later_systems(self) -> None:
-        """Leave later system messages in place, else make them user messages, else append them to the first.
-        """
+        """Leave later system messages in place, else make them user messages, else append to the first."""
         i = self._n_leading
         while i < len(self.turns):
             end = next((j for j in range(i, len(self.turns)) if not self.turns[j].is_system), len(self.turns))

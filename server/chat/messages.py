@@ -75,8 +75,7 @@ class WaitingCalls:
             self._ids[name][id] = None
 
     def first(self, tool: str) -> str:
-        """The id of the first such call of a tool, or of any tool if no name is given; "" if there is none.
-        """
+        """The id of the first such call of a tool, or of any tool if no name is given; "" if none."""
         return next(iter(self._ids[tool]), "")
 
     def remove(self, id: str) -> None:

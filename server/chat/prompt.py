@@ -344,7 +344,9 @@ class _Rendering:
 
 
 def _reasoning_variables(chat: ChatInput, source: str) -> dict[str, Any]:
-    """The reasoning options under the names that templates use. The request's own variables take precedence.
+    """The reasoning options under the names that templates use.
+
+    The request's own variables take precedence.
     """
     reasoning = chat.reasoning
     variables: dict[str, Any] = {"enable_thinking": reasoning.enabled is not False}

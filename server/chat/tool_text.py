@@ -30,8 +30,7 @@ def describe_tools(
 
 
 def calls_as_user_text(messages: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """Write calls and results as text of the assistant and the user, for templates that do not render them.
-    """
+    """Write calls and results as assistant and user text, for templates that do not render them."""
     written: list[Mapping[str, Any]] = []
     names: dict[str, str] = {}
     for message in messages:

@@ -114,5 +114,5 @@ def configure_quiet_logging(settings: Settings) -> None:
 def warn_if_public(settings: Settings) -> None:
     """Warn about a server that others can reach without an API key."""
     if not settings.listens_locally:
-        text = "anyone who can reach %s can use this server; set --api-key-file to require a key"
+        text = "anyone who can reach %s can use this server; set --api-key-file to require an API key"
         logs.log.warning(text, settings.host)

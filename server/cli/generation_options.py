@@ -126,8 +126,7 @@ def requested_sampling(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def load_model(name: str, path: Path, settings: Settings) -> Model:
-    """Load the model for one sequence at a time: unless --parallel is set, its KV cache holds one sequence.
-    """
+    """Load the model for one sequence at a time: without --parallel, its KV cache holds one sequence."""
     from engine.engine import load
 
     params = settings.model_parameters()

@@ -26,8 +26,7 @@ PLAN_OPTIONS = (*_ONE_VALUE, *_REPEATED)
 
 
 def pulling(settings: Settings, bar: LoadProgress) -> Pulling:
-    """How commands pull: the log first shows what will be downloaded and whether it fits, then the progress.
-    """
+    """How commands pull: the log shows what will be downloaded and whether it fits, then the progress."""
 
     def announce(plan: Download) -> None:
         logs.log.info("pulling %s", plan)

@@ -64,14 +64,14 @@ class Reloading:
         try:
             live, others = changes(self._options, self._read())
         except ConfigError as error:
-            log.error("%s; the options stay as they were", error)
+            log.error("%s; the options are unchanged", error)
             return
         if live:
             self._options = self._options.model_copy(update=live)
             self._apply(live)
-            log.info("these options have changed and are in force: %s", ", ".join(live))
+            log.info("these options have changed and are in effect: %s", ", ".join(live))
         if others:
-            log.warning("these options have changed, which needs a restart: %s", ", ".join(others))
+            log.warning("these options have changed but need a restart: %s", ", ".join(others))
         if not live and not others:
             log.info("the options have not changed")
 

@@ -77,8 +77,7 @@ def run(arguments: list[str]) -> int:
 
 
 def _check_address(host: str, port: int, public: bool) -> None:
-    """Raises ConfigError for an address in use, and, unless `public`, for one that other machines can reach.
-    """
+    """Raises ConfigError for an address in use and, unless `public`, one that other machines can reach."""
     if not 0 < port < 1 << 16:
         raise ConfigError(f"--port is {port}; it must be 1 to 65535")
     try:

@@ -316,7 +316,9 @@ class ModelSettings(BaseSettings):
         return sources
 
     def models(self) -> dict[str, Path]:
-        """Served name → file, in order, once every model is a file (`with_files`). The files are not checked.
+        """Served name → file, in order, once every model is a file (`with_files`).
+
+        The files are not checked.
         """
         return {name: Path(source).expanduser() for name, source in self.sources().items()}
 

@@ -59,7 +59,9 @@ class Job:
         options: GenerationOptions,
         score_prompts: Callable[[], Awaitable[PromptScores]] | None = None,
     ) -> None:
-        """requests: those of each prompt. score_prompts: computes `prompt_scores` before the sequences run.
+        """requests: those of each prompt.
+
+        score_prompts: computes `prompt_scores` before the sequences run.
         """
         self.context, self.id, self.options = context, id, options
         self.engine = context.engine
@@ -134,7 +136,7 @@ class Job:
                         if sequence.end is SequenceEnd.ERROR:
                             raise self._failure(sequence)
                         if sequence.engine_finish is FinishReason.TIMEOUT:
-                            self.context.warn("timeout_ms: the time ran out; the text ends there")
+                            self.context.warn("timeout_ms: the time limit expired; the text is incomplete")
                         if delta is not None:
                             yield sequence, delta
                         if sequence.end is not None:

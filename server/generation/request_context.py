@@ -227,7 +227,7 @@ class RequestContext:
                 self.warn(f"speculative.type has no effect: {reason}")
             return 0, NGRAM
         if most is not None and most > MAX_DRAFT:
-            self.warn(f"speculative.n_max: {MAX_DRAFT} is in force, the limit")
+            self.warn(f"speculative.n_max: {MAX_DRAFT} is used, the limit")
         return settings.spec_draft_n_max if most is None else min(most, MAX_DRAFT), source
 
     @property
@@ -262,7 +262,7 @@ class RequestContext:
         warnings = self.warnings
         if text in warnings or len(warnings) > MAX_WARNINGS:
             return
-        warnings.append(text if len(warnings) < MAX_WARNINGS else "further warnings are left out")
+        warnings.append(text if len(warnings) < MAX_WARNINGS else "further warnings are omitted")
 
     def with_warnings(self, reply: dict[str, Any]) -> dict[str, Any]:
         """A JSON object, with the warnings added if there are any."""

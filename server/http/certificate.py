@@ -30,7 +30,7 @@ class Certificate:
         try:
             self.context = self._load()
         except ConfigError as error:
-            log.error("%s; the certificate stays as it was", error)
+            log.error("%s; the previous certificate stays in use", error)
         else:
             log.info("read the certificate %s", self.cert)
 

@@ -91,7 +91,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_timer = self.loop.call_later(self.header_timeout_s, self._on_head_timeout)
 
     def _make_room(self) -> bool:
-        """Close the connection that has waited longest for a request, as nginx does. False: none is waiting.
+        """Close the connection that has waited longest for a request, as nginx does.
+
+        False: none is waiting.
         """
         oldest = next(iter(self.waiting), None)
         if oldest is None:
@@ -256,7 +258,9 @@ class LimitedProtocol(HttpToolsProtocol):
         request_id = record.id if record is not None else "-"
         if record is not None and not cycle.response_complete:
             record.error = CLIENT_TOO_SLOW
-        log.info("request %s: the client did not read for %g s: dropped", request_id, self.send_timeout_s)
+        log.info(
+            "request %s: the client did not read for %g s: disconnected", request_id, self.send_timeout_s
+        )
         # With a reset: else the system keeps what was sent, some megabytes, for minutes.
         if (sock := self.transport.get_extra_info("socket")) is not None:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -179,7 +179,7 @@ def time_limit(server_s: float | None, timeout_ms: float | None) -> tuple[float 
 
 def time_ran_out(param: str | None) -> ApiError:
     """param: the field that set the limit; None: the server's own limit."""
-    message = "the time ran out before the response was ready"
+    message = "the time limit expired before the response was ready"
     message = f"{param}: {message}" if param else f"{message} (--request-timeout-s)"
     return ApiError(503, message, param=param, code="timeout", retry_after=NEVER)
 

@@ -310,7 +310,7 @@ def sampling_parameters(options: GenerationOptions, context: RequestContext) -> 
 def _batch_size(options: GenerationOptions, context: RequestContext) -> int:
     most = context.engine.max_batch_size
     if options.batch_size is not None and options.batch_size > most:
-        context.warn(f"batch_size: {most} is in force, the server's limit")
+        context.warn(f"batch_size: {most} is used, the server's limit")
     return min(options.batch_size or context.state.settings.batch_size, most)
 
 

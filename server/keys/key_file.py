@@ -81,9 +81,9 @@ def read_line(line: str) -> KeyLine:
         name, equals, text = word.partition("=")
         if not equals or name not in _ATTRIBUTES:
             names = ", ".join(f"{name}=" for name in _ATTRIBUTES)
-            raise ValueError(f"what follows the key must be one of {names}")  # it may be part of a key
+            raise ValueError(f"attributes after the key must be among {names}")  # it may be part of a key
         if name in values:
-            raise ValueError(f"{name} is there twice")
+            raise ValueError(f"{name} is given twice")
         try:
             values[name] = _ATTRIBUTES[name](text)
         except ValueError as error:

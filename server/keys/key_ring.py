@@ -99,7 +99,7 @@ class KeyRing:
         try:
             self.reload()
         except ConfigError as error:
-            log.error("%s; the keys stay as they were", error)
+            log.error("%s; the previous keys stay in use", error)
             return False
         log.info("read the API keys of %d clients", len(self._clients))
         return True

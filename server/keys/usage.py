@@ -37,8 +37,7 @@ class TokenBucket:
         self._clock, self._level, self._at = clock, float(per_minute), clock()
 
     def wait_s(self, n: int) -> float:
-        """Seconds until `n` may be spent: until that much is available, or the whole limit if `n` exceeds it.
-        """
+        """Seconds until `n` may be spent: when that much is there, or the whole limit if `n` exceeds it."""
         lack = min(n, self.per_minute) - self._refill()
         return lack * 60 / self.per_minute if lack > 1e-9 else 0.0
 

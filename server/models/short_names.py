@@ -18,7 +18,9 @@ _HUB = re.compile(r"^(https://)?(hf\.co|huggingface\.co)/")
 
 @dataclass(frozen=True)
 class ShortName:
-    """repository: OWNER/REPO or OWNER/REPO:QUANT on the Hub. licence: of the weights, if the file states it.
+    """repository: OWNER/REPO or OWNER/REPO:QUANT on the Hub.
+
+    licence: of the weights, if the file states it.
     """
 
     repository: str

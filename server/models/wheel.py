@@ -101,8 +101,7 @@ def _make(wheel: Wheel, target: Path, report: Report, timeout_s: float) -> None:
 
 @contextlib.contextmanager
 def _locked(wheel: Wheel, report: Report) -> Iterator[None]:
-    """Allow one download of a wheel at a time, so that a server waits for a download that `make` has begun.
-    """
+    """Allow one download of a wheel at a time, so that a server waits for one that `make` has begun."""
     with (cache_dir() / f"{wheel.target.name}.lock").open("w") as file:
         if sys.platform != "win32":
             import fcntl

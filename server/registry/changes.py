@@ -7,7 +7,9 @@ import contextlib
 
 
 class Changes:
-    """Each `notify` wakes every task that is waiting at that moment. n_waiting: the number of waiting tasks.
+    """Each `notify` wakes every task that is waiting at that moment.
+
+    n_waiting: the number of waiting tasks.
     """
 
     def __init__(self) -> None:

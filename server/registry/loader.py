@@ -25,7 +25,9 @@ PATIENCE_S = 10.0  # for a model to be without requests, before one that is neve
 
 @dataclass(frozen=True)
 class Capacity:
-    """max_models: loaded at the same time; 0: any number. memory: bytes of all models; None: the free memory.
+    """max_models: loaded at the same time; 0: any number.
+
+    memory: bytes of all models; None: the free memory.
     """
 
     max_models: int = 0

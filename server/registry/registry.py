@@ -100,7 +100,9 @@ class ModelRegistry:
         self._loader.on_removed = listener
 
     def reload(self, policy: Policy) -> None:
-        """Set another policy. Models with a keep-alive time from a request keep that until they are unloaded.
+        """Set another policy.
+
+        Models with a keep-alive time from a request keep that until they are unloaded.
         """
         for model in self.models.values():
             if model.keep_alive_s == model.default_keep_alive_s:
@@ -232,8 +234,7 @@ class ModelRegistry:
         await self._loader.unload(model)
 
     async def header(self, model: ServedModel) -> Mapping[str, Any]:
-        """What the file of a model that is not loaded, or is being unloaded, says (`read_header`); else {}.
-        """
+        """What the file of a model that is not loaded, or is unloading, says (`read_header`); else {}."""
         if model.engine is not None and not model.draining:
             return {}
         if model.header is None:
@@ -289,7 +290,7 @@ class ModelRegistry:
                 await self.refresh()
                 self.tick()
             except Exception:
-                log.exception("cannot look after the models")
+                log.exception("checking the models failed")
 
     def tick(self) -> None:
         """Unload models that have been idle too long or whose file is gone; load those whose file was

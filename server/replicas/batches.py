@@ -1,5 +1,4 @@
-"""Joins a stream's outputs into fewer frames, since each frame costs processor time on its way to the client.
-"""
+"""Joins a stream's outputs into fewer frames, since each frame costs processor time on its way."""
 
 from __future__ import annotations
 

@@ -214,8 +214,7 @@ class ReplicatedEngine:
     # --- from `InFlight`
 
     def send(self, message: wire.ToEngine) -> None:
-        """Pause and Resume are not forwarded: the unread output of a slow reader is bounded by its request.
-        """
+        """Pause and Resume are not forwarded: a request bounds the unread output of a slow reader."""
         match message:
             case Request():
                 self._calls[message.id] = asyncio.create_task(self._generate(message))

@@ -102,7 +102,9 @@ class Replica:
         return {"blocks": self._blocks.newest(REPORTED_BLOCKS)}
 
     def check_health(self) -> None:
-        """Called by Ray Serve. An engine that has failed permanently is replaced together with its replica.
+        """Called by Ray Serve.
+
+        An engine that has failed permanently is replaced together with its replica.
         """
         if self.client.state == "failed":
             log.error("replica %s ends: %s", self.id, self.client.detail)

@@ -12,7 +12,9 @@ from server.replicas.routing import BLOCK, KEY, RecentBlocks, ReplicaLoad, rank
 
 
 class PrefixRouter(RequestRouter):  # type: ignore[misc]  # without ray it is Any
-    """One per ingress. What this ingress has sent comes with each call (`cached`); replicas report the rest.
+    """One per ingress.
+
+    What this ingress has sent comes with each call (`cached`); replicas report the rest.
     """
 
     def initialize_state(self, parallel: int) -> None:

@@ -89,8 +89,7 @@ class Placements:
             self._replicas.popitem(last=False)
 
     def cached(self, keys: bytes) -> dict[str, int]:
-        """How many tokens at the beginning of a prompt each replica has; replicas without any are left out.
-        """
+        """How many tokens at the beginning of a prompt each replica has; replicas without any are omitted."""
         counts = {replica: blocks.matching(keys) for replica, blocks in self._replicas.items()}
         return {replica: n for replica, n in counts.items() if n}
 

@@ -1,4 +1,5 @@
-"""A conversation in the terminal: commands, input, output, and what answers: a model here or a server.
+"""A conversation in the terminal: commands, input, output, and the backend that answers: a local model or a
+server.
 
 Only `server.cli` may import it.
 """

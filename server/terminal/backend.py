@@ -1,4 +1,4 @@
-"""What answers a conversation, as the terminal sees it."""
+"""The backend that answers a conversation."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Message = dict[str, Any]
 
 
 class Piece(NamedTuple):
-    """More of an answer, or a line for the user. warning: of which one time in a conversation is enough."""
+    """More of an answer, or a line for the user. warning: one that is shown only once per conversation."""
 
     content: str = ""
     reasoning: str = ""
@@ -19,11 +19,11 @@ class Piece(NamedTuple):
 
 
 class AnswerFailed(Exception):
-    """There is no answer, or no more of it. The text is one line that says why, and what to do."""
+    """There is no answer, or it was cut off. The text says in one line why, and what to do."""
 
 
 class Backend(Protocol):
-    """A model or a server."""
+    """A local model or a server."""
 
     name: str  # of the model
 
@@ -32,11 +32,13 @@ class Backend(Protocol):
         ...
 
     def save_cache(self, path: Path) -> int:
-        """Write tokens and KV cache to `path`; the file's size in bytes. 0: there is nothing to write."""
+        """Write tokens and KV cache to `path`. Returns the file's size in bytes; 0: there is nothing to
+        write.
+        """
         ...
 
     def load_cache(self, path: Path) -> None:
-        """Read what `save_cache` wrote. Raises EngineError; the conversation is then computed again."""
+        """Read what `save_cache` wrote. Raises EngineError; the conversation is then recomputed."""
         ...
 
     def close(self) -> None: ...

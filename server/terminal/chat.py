@@ -1,4 +1,4 @@
-"""The conversation: what is read becomes messages or commands, and answers are shown."""
+"""The conversation loop: turns input into messages or commands, and shows answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from server.terminal.transcript import Transcript, cache_path, transcript_path
 
 
 class Chat:
-    """One conversation at a time with `backend`. Remarks and errors go to stderr, answers to `screen`."""
+    """One conversation at a time with `backend`. Notes and errors go to stderr, answers to `screen`."""
 
     def __init__(self, backend: Backend, screen: Screen, system: str | None = None) -> None:
         self.backend, self._screen = backend, screen
@@ -23,7 +23,7 @@ class Chat:
         self._warned: set[str] = set()
 
     def run(self, read: Callable[[], str]) -> int:
-        """Until `read` raises EOFError or /exit comes; the exit status."""
+        """Run until `read` raises EOFError or the user enters /exit. Returns the exit status."""
         self._say(f"{self.backend.name}: /help lists the commands, Ctrl-D exits")
         while True:
             try:
@@ -47,9 +47,10 @@ class Chat:
                 self._say("interrupted")
 
     def ask(self, text: str) -> bool:
-        """Send a message and show the answer; False if Ctrl-C stopped it. Raises AnswerFailed.
+        """Send a message and show the answer. False: Ctrl-C stopped it. Raises AnswerFailed.
 
-        What there is of a stopped answer stays in the conversation. A message without any answer does not.
+        The received part of a stopped answer stays in the conversation. A message without any answer does
+        not.
         """
         messages = [*self.conversation.messages(), {"role": "user", "content": text}]
         content: list[str] = []
@@ -82,7 +83,7 @@ class Chat:
         return not stopped
 
     def load(self, text: str) -> None:
-        """Go on with a saved conversation. Raises ConfigError."""
+        """Continue a saved conversation. Raises ConfigError."""
         path = transcript_path(text)
         self.conversation = Transcript.load(path)
         n = len(self.conversation.turns)

@@ -1,4 +1,4 @@
-"""Lines that begin with a slash: commands to the program instead of messages to the model."""
+"""Lines that begin with a slash: commands to the program rather than messages to the model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class UnknownCommand(Exception):
 def parse(line: str) -> Command | str | None:
     """A command, or the text of a message; None for an empty line. Raises UnknownCommand.
 
-    A path such as /etc/hosts is a message, and so is what a space begins.
+    A path such as /etc/hosts is a message, and so is any line that begins with a space.
     """
     match = _COMMAND.fullmatch(line.rstrip())
     if match is None:
@@ -56,7 +56,7 @@ def parse(line: str) -> Command | str | None:
 
 
 def unquoted(text: str) -> str:
-    """Without white space around it, and without the triple quotes of a text of several lines."""
+    """The text without surrounding white space, and without the triple quotes of a multi-line text."""
     text = text.strip()
     if text.startswith(_QUOTE):
         text = text.removeprefix(_QUOTE).removesuffix(_QUOTE).strip("\r\n")
@@ -64,14 +64,14 @@ def unquoted(text: str) -> str:
 
 
 def is_unfinished(text: str) -> bool:
-    """Whether a text of several lines was begun with triple quotes and not ended."""
+    """Whether triple quotes have begun a multi-line text but not ended it."""
     match = _COMMAND.fullmatch(text)
     text = ((match[2] or "") if match else text).strip()
     return text.startswith(_QUOTE) and not (text.endswith(_QUOTE) and len(text) >= 2 * len(_QUOTE))
 
 
 def help_text() -> str:
-    """For /help."""
+    """The output of /help."""
     rows = {**COMMANDS, "": "", **KEYS}
     width = max(map(len, rows)) + 2
     return "\n".join(f"{name:<{width}}{text}".rstrip() for name, text in rows.items())

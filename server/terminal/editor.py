@@ -1,4 +1,4 @@
-"""Input on a terminal: editing, history, several lines. On prompt_toolkit."""
+"""Input on a terminal: editing, history, several lines. Built on prompt_toolkit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HINT = "type a message, or /help"
 
 
 def open_history(path: Path) -> History:
-    """Kept in a file that only its owner may read; in memory where there can be no file."""
+    """The history, in a file that only its owner can read, or in memory if there can be no file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch(mode=0o600)
@@ -29,7 +29,7 @@ def open_history(path: Path) -> History:
 
 
 def key_bindings() -> KeyBindings:
-    """Enter sends, unless a quoted text is not finished; Alt-Enter and Ctrl-J are new lines."""
+    """Enter sends unless a quoted text is unfinished; Alt-Enter and Ctrl-J insert a new line."""
     bindings = KeyBindings()
 
     @bindings.add("enter")
@@ -49,12 +49,12 @@ def key_bindings() -> KeyBindings:
 
 
 def command_completer() -> WordCompleter:
-    """Of commands, where they are all that was typed."""
+    """Completes commands while nothing else has been typed."""
     return WordCompleter(list(COMMANDS), sentence=True)
 
 
 class Editor:
-    """Reads messages. It draws on stderr where stdout is not the terminal."""
+    """Reads messages. It draws on stderr if stdout is not the terminal."""
 
     def __init__(self, history: Path) -> None:
         self._session: PromptSession[str] = PromptSession(
@@ -71,5 +71,5 @@ class Editor:
         )
 
     def read(self) -> str:
-        """One message. EOFError on Ctrl-D in an empty line, KeyboardInterrupt on Ctrl-C."""
+        """One message. Raises EOFError on Ctrl-D in an empty line, KeyboardInterrupt on Ctrl-C."""
         return self._session.prompt()

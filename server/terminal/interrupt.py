@@ -1,4 +1,4 @@
-"""Ctrl-C at a safe place: not in the middle of what the engine does to its cache."""
+"""Handles Ctrl-C at a safe point: not while the engine changes its cache."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from types import FrameType, TracebackType
 
 
 class DeferredInterrupt:
-    """Within its `with` block Ctrl-C has no effect but that the next `check` raises KeyboardInterrupt.
+    """Within its `with` block, the only effect of Ctrl-C is that the next `check` raises KeyboardInterrupt.
 
     For the main thread only.
     """
@@ -26,6 +26,6 @@ class DeferredInterrupt:
         self._pending = True
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt if there was a Ctrl-C."""
+        """Raises KeyboardInterrupt if Ctrl-C was pressed."""
         if self._pending:
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""A model in this process as the one who answers."""
+"""A backend with a model in this process."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from server.terminal.interrupt import DeferredInterrupt
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """template: replaces the model's. extra: further variables of the template."""
+    """template: replaces the model's. extra: further template variables."""
 
     params: InferenceParameters
     session: InferenceSessionConfig = field(default_factory=InferenceSessionConfig)
@@ -37,10 +37,12 @@ class ChatOptions:
 
 
 class LocalModel:
-    """Answers with `model`, which it closes. A turn computes only what the session does not hold yet."""
+    """Answers with `model`, which it closes. A turn computes only what is not yet in the session."""
 
     def __init__(self, model: Model, name: str, options: ChatOptions) -> None:
-        """ConfigError if the model has no usable chat template, ModelError if it generates no text."""
+        """Raises ConfigError if the model has no usable chat template, ModelError if it does not generate
+        text.
+        """
         self.name, self._model, self._options = name, model, options
         self._session = self._new_session()
         formats = load_chat_formats(model.tokenizer, options.template)
@@ -115,7 +117,7 @@ class LocalModel:
         return "the model was not trained for a larger context"
 
     def _feed(self, tokens: list[int], interrupt: DeferredInterrupt) -> None:
-        """Make the session's tokens these, keeping those that both begin with."""
+        """Make these the session's tokens, keeping the common prefix."""
         session = self._session
         held = session.tokens
         n_same = 0

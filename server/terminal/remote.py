@@ -1,4 +1,4 @@
-"""A running server as the one who answers, over OpenAI's chat route."""
+"""A backend that uses a running server, through OpenAI's chat route."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Python's own would send the key to whatever host it is redirected to, and a POST as a GET."""
+    """Refuses redirects: Python's default would send the key to any host, and turn a POST into a GET."""
 
     def redirect_request(self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str) -> None:
         fp.close()
@@ -38,13 +38,13 @@ _opener = urllib.request.build_opener(_NoRedirects)
 
 
 class RemoteServer:
-    """Answers with `model` of the server at `url`; an empty model means the first that the server lists.
+    """Answers with `model` of the server at `url`; an empty model means the first one that the server lists.
 
-    key: is sent as a bearer token. fields: of every request, such as temperature.
+    key: sent as a bearer token. fields: added to every request, such as temperature.
     """
 
     def __init__(self, url: str, model: str, key: str | None, fields: Mapping[str, Any]) -> None:
-        """ConfigError for an address that is none, or a server that does not answer or has no models."""
+        """Raises ConfigError for an invalid address, or a server that does not answer or has no models."""
         self._base = base_url(url)
         self._key, self._fields = key, dict(fields)
         try:
@@ -66,14 +66,14 @@ class RemoteServer:
                 raise AnswerFailed("the server ended the stream before the answer was complete")
 
     def save_cache(self, path: Path) -> int:
-        """The server keeps it."""
+        """Does nothing: the server has the cache."""
         return 0
 
     def load_cache(self, path: Path) -> None:
-        """The server keeps it."""
+        """Does nothing: the server has the cache."""
 
     def close(self) -> None:
-        """Nothing is open between answers."""
+        """Does nothing: no connection is open between answers."""
 
     def _first_model(self) -> str:
         with self._open("/models", None) as response:
@@ -110,7 +110,7 @@ class RemoteServer:
 
 
 def _read(response: HTTPResponse | urllib.error.HTTPError, n_bytes: int) -> bytes:
-    """At most `n_bytes` of a body; nothing of one that breaks off."""
+    """At most `n_bytes` of a body; empty if the body breaks off."""
     try:
         return response.read(n_bytes)
     except (OSError, HTTPException):
@@ -118,12 +118,12 @@ def _read(response: HTTPResponse | urllib.error.HTTPError, n_bytes: int) -> byte
 
 
 def _whole_characters(text: str) -> str:
-    """Without halves of UTF-16 pairs, which JSON can hold, and neither terminals nor files can."""
+    """The text without lone surrogates, which JSON can contain but terminals and files cannot."""
     return _SURROGATE.sub("\ufffd", text)
 
 
 def base_url(url: str) -> str:
-    """The address that routes are appended to: /v1 is added where there is no path. Raises ConfigError."""
+    """The address to which routes are appended: /v1 is added if there is no path. Raises ConfigError."""
     try:
         parts = urllib.parse.urlsplit(url if "://" in url else f"http://{url}")
         valid = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port)
@@ -160,7 +160,7 @@ def events(response: HTTPResponse) -> Iterator[dict[str, Any]]:
 
 
 def pieces(event: Mapping[str, Any]) -> Iterator[Piece]:
-    """What one chunk adds, and what its server remarks."""
+    """The text that one chunk adds, and its server's notes."""
     choice = _choice(event)
     delta = choice.get("delta")
     if isinstance(delta, dict):
@@ -192,7 +192,7 @@ def _message(body: Any) -> str | None:
 
 
 def error_text(status: int, body: bytes, key: str | None) -> str:
-    """What a refusal says, and what to do."""
+    """The message of an error response, and what to do."""
     try:
         data = json.loads(body)
     except (ValueError, RecursionError):

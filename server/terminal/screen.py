@@ -1,7 +1,7 @@
-"""Answers on a terminal, as Markdown or plain, and in a pipe.
+"""Shows answers on a terminal, as Markdown or plain text, or in a pipe.
 
-A model's text never reaches the terminal with control characters, which could move the cursor, set the title
-or worse.
+A model's output never reaches the terminal with control characters, which could move the cursor, set the
+title or worse.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 def harmless(text: str) -> str:
-    """With U+FFFD for every control character but tab and line feed."""
+    """The text with U+FFFD for every control character except tab and line feed."""
     return _CONTROL.sub("\ufffd", text)
 
 
 class Screen(Protocol):
-    """Shows one answer after another: begin, write its pieces, end."""
+    """Shows one answer after another: `begin`, write its pieces, `end`."""
 
     def begin(self) -> None: ...
 
@@ -42,7 +42,7 @@ class Screen(Protocol):
 
 
 class PlainScreen:
-    """Content as it comes, for pipes and --no-markdown. reasoning: is shown, too."""
+    """Writes content as it arrives, for pipes and --no-markdown. reasoning: whether to show it too."""
 
     def __init__(self, file: TextIO, *, reasoning: bool) -> None:
         self._file, self._reasoning = file, reasoning
@@ -71,7 +71,7 @@ class PlainScreen:
 
 
 class MarkdownScreen:
-    """Markdown by rich: finished blocks are printed for good, and the last one is redrawn as it grows."""
+    """Renders Markdown with rich: finished blocks are printed for good, the last is redrawn as it grows."""
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
         self._console, self._clock = console, clock
@@ -127,7 +127,7 @@ class MarkdownScreen:
 
 
 class _Tail:
-    """The last lines of what is shown, as many as the terminal has room for."""
+    """The last lines of the output, as many as the terminal has room for."""
 
     def __init__(self, content: RenderableType) -> None:
         self._content = content
@@ -151,7 +151,7 @@ def _thought(text: str) -> Text:
 def split_blocks(text: str) -> tuple[list[str], str]:
     """The blocks that are complete, and the last one, which may still grow.
 
-    A line without an end does not count: `2` may become the next item of a list.
+    A line without a line break does not count: `2` may become the next item of a list.
     """
     whole = text[: text.rfind("\n") + 1]
     starts = [token.map[0] for token in Markdown(whole).parsed if token.level == 0 and token.map]
@@ -163,7 +163,7 @@ def split_blocks(text: str) -> tuple[list[str], str]:
 
 
 def open_screen(*, markdown: bool) -> Screen:
-    """On stdout, as fits it."""
+    """The screen that suits stdout."""
     terminal = sys.stdout.isatty()
     if terminal and markdown:
         return MarkdownScreen(Console())

@@ -1,6 +1,6 @@
-"""The messages of a conversation, also on disk.
+"""The messages of a conversation, in memory and on disk.
 
-The messages are what counts; the KV cache beside them only saves computing them again. So the two files need
+Only the messages are essential; the KV cache beside them just saves recomputing them. So the two files need
 not match, and the messages can be read, edited, and loaded with another model.
 """
 
@@ -26,7 +26,7 @@ class SavedMessage(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class SavedTranscript(msgspec.Struct, forbid_unknown_fields=True):
-    """The file's layout. model: its name when it was saved, for readers."""
+    """The file's layout. model: its name when it was saved, for information only."""
 
     format: Literal["ggserve-chat"]
     version: Literal[1]
@@ -35,14 +35,14 @@ class SavedTranscript(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Transcript:
-    """system: the system prompt, if there is one. turns: messages of user and assistant, in turn."""
+    """system: the system prompt, if there is one. turns: messages of user and assistant, alternating."""
 
     def __init__(self, system: str | None = None) -> None:
         self.system = system
         self.turns: list[Message] = []
 
     def messages(self) -> list[Message]:
-        """All of it, in OpenAI's form."""
+        """All messages, in OpenAI's form."""
         first = [] if self.system is None else [{"role": "system", "content": self.system}]
         return [*first, *self.turns]
 
@@ -50,7 +50,7 @@ class Transcript:
         self.turns.append({"role": role, "content": content})
 
     def save(self, path: Path, model: str) -> None:
-        """Write it to `path`, which is replaced as a whole. Raises StorageError."""
+        """Write it to `path`, which is replaced atomically. Raises StorageError."""
         messages = [SavedMessage(message["role"], message["content"]) for message in self.messages()]
         saved = SavedTranscript("ggserve-chat", 1, model, messages)
         data = msgspec.json.format(msgspec.json.encode(saved), indent=1) + b"\n"
@@ -71,7 +71,7 @@ class Transcript:
 
     @classmethod
     def load(cls, path: Path) -> Transcript:
-        """What `save` wrote. Raises ConfigError with what is wrong about the file."""
+        """Read what `save` wrote. Raises ConfigError, which says what is wrong with the file."""
         try:
             if not path.is_file():  # opening a pipe could block
                 reason = "is not a regular file" if path.exists() else "there is no such file"
@@ -109,7 +109,7 @@ class Transcript:
 
 
 def transcript_path(text: str) -> Path:
-    """The file that /save and /load mean; without a suffix it gets .json. Raises ConfigError."""
+    """The file that /save and /load mean; .json is added if there is no suffix. Raises ConfigError."""
     try:
         path = Path(text).expanduser()
     except RuntimeError:  # ~USER of nobody
@@ -120,5 +120,5 @@ def transcript_path(text: str) -> Path:
 
 
 def cache_path(path: Path) -> Path:
-    """The file of the KV cache beside a conversation's."""
+    """The file of the KV cache beside a conversation's file."""
     return path.with_suffix(".session") if path.suffix != ".session" else path.with_name(path.name + ".cache")

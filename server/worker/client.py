@@ -1,8 +1,8 @@
 """The server's handle on one model: admits requests and tasks, loads the engine process and stops it.
 
-When the process dies, unfinished requests stay (`requests.in_flight`): the next process gets each of them
-again with the tokens that its client already has, so that the client sees a pause and then the rest of the
-same text. Everything runs in the event loop, and nothing blocks it.
+When the process dies, unfinished requests remain (`requests.in_flight`): the next process gets each of them
+again with the tokens that its client already has, so the client sees a pause and then the rest of the same
+text. Everything runs in the event loop, and nothing blocks it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ R = TypeVar("R")
 class EngineClient:
     """One per served model: `start` once, `generate` and `run` often, `stop` once.
 
-    state: loading | ready | restarting | failed | stopped. detail: the reason, or how far loading is; for
+    state: loading | ready | restarting | failed | stopped. detail: the reason, or the load progress; for
     operators only, since it may contain paths. argv: the command of the engine process.
     """
 
@@ -78,7 +78,7 @@ class EngineClient:
         self._stop_now = asyncio.Event()  # do not wait for running requests any longer
 
     def reload(self, settings: Settings) -> None:
-        """Options that may change while the engine runs."""
+        """Apply options that may change while the engine runs."""
         self._max_queue = settings.max_queue
         self._in_flight.send_timeout_s = settings.send_timeout_s
         self._supervisor.load = structs.replace(self._supervisor.load, log_level=settings.log_level)
@@ -99,12 +99,12 @@ class EngineClient:
 
     @property
     def progress(self) -> float:
-        """Of loading, 0 to 1."""
+        """Load progress, 0 to 1."""
         return self._supervisor.progress
 
     @property
     def info(self) -> dict[str, Any] | None:
-        """The model's description with its placement, once it is loaded."""
+        """The model's description including its placement, once it is loaded."""
         return self._supervisor.info
 
     @property
@@ -113,12 +113,12 @@ class EngineClient:
 
     @property
     def pid(self) -> int | None:
-        """Of the current engine process."""
+        """Process id of the current engine process."""
         return self._supervisor.pid
 
     @property
     def stalled(self) -> bool:
-        """The engine process gives no sign of progress, or makes steps that advance no request."""
+        """Whether the engine process shows no progress, or makes steps that advance no request."""
         if self._supervisor.stalled:
             return True
         if self.state != "ready" or not self._in_flight or self._in_flight.any_paused:
@@ -196,13 +196,18 @@ class EngineClient:
     # --- start and stop
 
     def spawn(self, started: StartedProcess | None = None) -> None:
-        """Let a process, new or `started`, begin to load. Optional, for use before the event loop runs."""
+        """Let a process, a new one or `started`, begin to load. Optional; can be called before the event loop
+        runs.
+        """
         self._file = ModelFile(self.path)
         with contextlib.suppress(OSError):  # `start` tries again and reports it
             self._supervisor.spawn(started)
 
     async def start(self) -> None:
-        """Load. Returns when requests can be served; raises LoadFailed if they never will be."""
+        """Load the model.
+
+        Returns when requests can be served; raises LoadFailed if that will never happen.
+        """
         self._file = self._file or ModelFile(self.path)
         self._supervisor.start()
         try:
@@ -226,15 +231,15 @@ class EngineClient:
         await self.wait_loaded()
 
     async def wait_loaded(self) -> None:
-        """Wait until `start`, wherever it runs, has loaded the model; raises LoadFailed like `start`."""
+        """Wait until `start`, wherever it runs, has loaded the model. Raises LoadFailed as `start` does."""
         await self._started.wait()
         if self._failure is not None:
             raise self._failure
 
     async def stop(self, drain_s: float = 0.0) -> None:
-        """Admit nothing more, let running requests finish for `drain_s` seconds, end the process.
+        """Stop admitting, let running requests finish for `drain_s` seconds, then end the process.
 
-        A second call with 0 ends the waiting of the first.
+        A second call with 0 ends the first call's wait.
         """
         if drain_s <= 0:
             self._stop_now.set()
@@ -251,7 +256,7 @@ class EngineClient:
         await self._supervisor.stop()
 
     def kill(self) -> None:
-        """End the process at once; `stop` follows."""
+        """End the process at once; `stop` must follow."""
         self._supervisor.kill()
 
     # --- called by the supervisor
@@ -268,7 +273,9 @@ class EngineClient:
         self._in_flight.on_task_updates(updates.updates)
 
     async def obstacle(self) -> str:
-        """What was tokenized for one model must not be continued by another."""
+        """Why the engine must not be restarted: text tokenized for one model must not be continued by
+        another.
+        """
         if self._file is not None and not await asyncio.to_thread(self._file.is_same):
             self.replaced = True
             return f"{self.path}: the file was replaced since it was loaded"

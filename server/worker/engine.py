@@ -1,4 +1,6 @@
-"""What the rest of the server uses of an engine: the interface of `server.worker.client.EngineClient`."""
+"""The interface of an engine that the rest of the server uses, implemented by
+`server.worker.client.EngineClient`.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,7 @@ class StepOutputs(Protocol):
 
 
 class Engine(Protocol):
-    """One served model. `EngineClient` says what each member means."""
+    """One served model. `EngineClient` documents the members."""
 
     name: str
 

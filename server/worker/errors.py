@@ -1,4 +1,4 @@
-"""What the server's side of an engine raises."""
+"""The errors that the server's side of an engine raises."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """The messages between the server and an engine process, and their framing.
 
 A frame is a length (u32, little-endian) and that many bytes of msgpack. Both ends run the same version, so
-there is no version negotiation. A frame that cannot be decoded is a bug, and ends the connection.
-A `Request` is a message itself.
+there is no version negotiation. A frame that cannot be decoded is a bug, and ends the connection. A `Request`
+is itself a message.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class LoadModel(WireMessage):
 
 
 class SubmitTask(WireMessage):
-    """Answered by `TaskUpdates`, the last of which has a result or failure, unless it is cancelled."""
+    """Answered by `TaskUpdates`, the last of which has a result or an error, unless the task is cancelled."""
 
     id: str
     task: AnyTask
@@ -103,12 +103,12 @@ class TaskUpdates(WireMessage):
 
 
 class Heartbeat(WireMessage):
-    """Sent every `LoadModel.heartbeat_s` by a thread of its own, also during loading and during a step.
+    """Sent every `LoadModel.heartbeat_s` by a separate thread, also during loading and during a step.
 
-    busy_s: how long the present operation has run; 0: the engine waits for messages. quiet_s: since the
-    process last used the processor or read from a disk. unread_s: since it last read from a disk. rows: of
-    the batch that is computed, or was last. longest_s, most_rows: the longest operation since the first
-    batch, and the largest batch that came to an end; 0 before the first.
+    busy_s: how long the current operation has run; 0: the engine waits for messages. quiet_s: time since the
+    process last used the processor or read from a disk. unread_s: time since it last read from a disk. rows:
+    of the current or last batch. longest_s, most_rows: the longest operation since the first batch, and the
+    largest batch that has ended; 0 before the first.
     """
 
     busy_s: float
@@ -183,10 +183,10 @@ class FrameReader(Generic[T]):
 
 
 def engine_reader() -> FrameReader[ToEngine]:
-    """For the engine process: decodes messages of the server."""
+    """The engine process's reader, which decodes messages from the server."""
     return FrameReader(msgspec.msgpack.Decoder(ToEngine))
 
 
 def server_reader() -> FrameReader[ToServer]:
-    """For the server: decodes messages of an engine process."""
+    """The server's reader, which decodes messages from an engine process."""
     return FrameReader(msgspec.msgpack.Decoder(ToServer))

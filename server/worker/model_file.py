@@ -20,7 +20,9 @@ class _Stamp(NamedTuple):
 
 
 class ModelFile:
-    """The files of a model as they are now; for a split model all parts. Reads little, and never all."""
+    """The files of a model as they are now, including all parts of a split model. Reads only a little of
+    them.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = Path(path)
@@ -28,13 +30,16 @@ class ModelFile:
         self._fingerprint: bytes | None = None
 
     def read(self) -> None:
-        """Compute the fingerprint: some milliseconds, and disk reads. Files that cannot be read have none."""
+        """Compute the fingerprint, which takes some milliseconds and disk reads.
+
+        Unreadable files have none.
+        """
         self._fingerprint = self._digest()
 
     def is_same(self) -> bool:
-        """Whether the files still have the contents that `read` saw; True if they cannot be told apart.
+        """Whether the files still have the contents that `read` saw; True if that cannot be determined.
 
-        Size, time and inode decide at a glance; if one differs, the fingerprint does.
+        Size, time and inode are compared first; if one differs, the fingerprint decides.
         """
         now = self._stat()
         if now == self._stamps:

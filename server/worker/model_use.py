@@ -1,4 +1,4 @@
-"""What a served model is for, so that examples and advice fit it."""
+"""The purpose of a served model, so that examples and advice suit it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The socket pair between the server and an engine process, and waiting on it, for every platform.
+"""The socket pair between the server and an engine process, and waiting on it, on every platform.
 
 On Windows the pair is a TCP connection on the loopback address, since there are no Unix socket pairs.
 """
@@ -51,7 +51,7 @@ async def connect(sock: socket.socket, protocol: asyncio.Protocol) -> asyncio.Tr
 async def read_pipe(pipe: IO[bytes], protocol: asyncio.Protocol) -> asyncio.BaseTransport | None:
     """Deliver the data of a Popen pipe to `protocol`.
 
-    None where event loops cannot read such pipes (Windows): then a thread reads and closes the pipe.
+    Returns None where event loops cannot read such pipes (Windows): a thread then reads and closes the pipe.
     """
     from asyncio import get_running_loop
 
@@ -96,7 +96,7 @@ def wait_hang_up(sock: socket.socket) -> None:
 
 
 def wait_end_of_data(sock: socket.socket) -> None:
-    """The same for TCP, where it shows only after all earlier data has been read."""
+    """Wait for the same on TCP, where it shows only after all earlier data has been read."""
     while True:
         try:
             select.select([sock], [], [])

@@ -159,7 +159,7 @@ def test_caches_of_every_type(kv_type: str, where: str, request: pytest.FixtureR
 
 
 def test_a_cache_that_the_device_cannot_keep_is_refused(request: pytest.FixtureRequest) -> None:
-    with pytest.raises(engine.ConfigError, match=r"CLBlast0 cannot keep a cache of --kv-type iq4_nl"):
+    with pytest.raises(engine.ConfigError, match=r"CLBlast0 cannot store a cache of --kv-type iq4_nl"):
         run(
             golden("llama-head-64").path,
             golden("llama-head-64"),

@@ -242,11 +242,11 @@ def test_sighup_reads_keys_again_and_ends_nothing(tmp_path):
         config.write_text(f"api_key_file: {keys}\nmax_queue: 6\nparallel: 3\n")
         server.process.send_signal(signal.SIGHUP)
         server.wait_for("read the API keys of 1 clients")
-        server.wait_for("these options have changed and are in force: max_queue$")
-        server.wait_for("these options have changed, which needs a restart: parallel$")
+        server.wait_for("these options have changed and are in effect: max_queue$")
+        server.wait_for("these options have changed but need a restart: parallel$")
         config.write_text("max_queue: many\n")
         server.process.send_signal(signal.SIGHUP)
-        server.wait_for("max_queue must be .*; the options stay as they were$")
+        server.wait_for("max_queue must be .*; the options are unchanged$")
         assert server.end() == 0
 
 

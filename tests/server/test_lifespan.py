@@ -39,7 +39,10 @@ async def test_a_model_that_cannot_draft_is_named_where_drafts_are_wanted(caplog
         async with client(make_app(engines, spec_type=spec_type)):
             await asyncio.sleep(0.01)
         assert [
-            name for name in engines for line in caplog.messages if f"'{name}' drafts no tokens" in line
+            name
+            for name in engines
+            for line in caplog.messages
+            if f"'{name}' cannot use speculative decoding" in line
         ] == names
 
 

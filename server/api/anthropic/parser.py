@@ -180,7 +180,7 @@ def _conversation(body: MessageInput, context: RequestContext) -> list[Message]:
             turn += _blocks(message, "content", required=True)
     messages += _turn(role, turn, calls)
     if messages and messages[-1].get("tool_calls"):
-        raise wrong("messages", "the last one uses a tool; the result must follow")
+        raise wrong("messages", "the last one uses a tool; the tool's result must follow")
     return messages
 
 

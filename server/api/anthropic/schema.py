@@ -30,7 +30,7 @@ SystemField = Annotated[
 
 class OutputConfig(Schema):
     effort: Literal["low", "medium", "high", "xhigh", "max"] | None = field(
-        "how much to think, where the model supports it", "low"
+        "reasoning effort, if the model supports it", "low"
     )
     format: dict[str, Any] | None = field(
         "a JSON schema that the text must match", {"type": "json_schema", "schema": {"type": "object"}}
@@ -48,31 +48,31 @@ _THINKING = {"type": "enabled", "budget_tokens": 1024}
 class MessageInput(Schema):
     """The fields that become the prompt."""
 
-    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    model: str | None = field("optional if only one model is served", "stories", max_length=512)
     messages: Annotated[list[dict[str, Any]], FailFast()] = Field(
-        description="turns of user and assistant, as text or blocks: `text`, `tool_use`, `tool_result`, "
-        "`thinking`; turns of one role in a row are one; a last one of the assistant is gone on with",
+        description="user and assistant turns, as text or blocks: `text`, `tool_use`, `tool_result`, "
+        "`thinking`; consecutive turns of one role are merged; a final assistant turn is continued",
         examples=[[{"role": "user", "content": "Tell me a story."}]],
         max_length=MAX_MESSAGES,
     )
-    system: SystemField = field("goes before the messages, as text or blocks of type `text`", "Be brief.")
+    system: SystemField = field("system prompt, as text or blocks of type `text`", "Be brief.")
     tools: list[dict[str, Any]] | None = field(
-        "tools of the client's own that may be called", [_TOOL], max_length=MAX_TOOLS
+        "the client's own tools that may be called", [_TOOL], max_length=MAX_TOOLS
     )
     tool_choice: dict[str, Any] | None = field(
-        "`auto`, `any`, `none`, or a `tool` by its name; `disable_parallel_tool_use`: at most one call",
+        "`auto`, `any`, `none`, or a `tool` by name; `disable_parallel_tool_use`: at most one call",
         {"type": "tool", "name": "get_weather"},
     )
     thinking: dict[str, Any] | None = field(
-        "`enabled` with `budget_tokens`, `adaptive`, or `disabled`; default: as the model does by itself",
+        "`enabled` with `budget_tokens`, `adaptive`, or `disabled`; default: the model's own behaviour",
         _THINKING,
     )
-    output_config: OutputConfig | None = field("how to answer", {"effort": "low"})
+    output_config: OutputConfig | None = field("effort and format of the answer", {"effort": "low"})
     output_format: dict[str, Any] | None = field(
         "older name of `output_config.format`", {"type": "json_schema", "schema": {"type": "object"}}
     )
     context_management: dict[str, Any] | None = field(
-        "`edits`: `clear_thinking_20251015` leaves out the thinking of earlier turns; others have no effect",
+        "`edits`: `clear_thinking_20251015` removes the thinking of earlier turns; others have no effect",
         {"edits": [{"type": "clear_thinking_20251015", "keep": "all"}]},
     )
     chat_template_kwargs: dict[str, Any] | None = field(
@@ -84,9 +84,10 @@ class MessageRequest(MessageInput, SamplingFields):
     """The fields of the official API and those that this server adds."""
 
     max_tokens: TokenLimit | None = Field(
-        description="most tokens to generate; -1 or null: until the context is full", examples=[256]
+        description="maximum number of tokens to generate; -1 or null: until the context is full",
+        examples=[256],
     )
-    stop_sequences: Stops | None = field("end before the first of these strings", ["The end"])
+    stop_sequences: Stops | None = field("stop before the first of these strings", ["The end"])
 
 
 class BlockReply(Reply):
@@ -96,18 +97,20 @@ class BlockReply(Reply):
 
 
 class MessageUsage(Reply):
-    input_tokens: int = required("of the prompt, without those of the prefix cache", 12)
-    cache_read_input_tokens: int = required("of the prompt, taken from the prefix cache", 100)
-    cache_creation_input_tokens: int = required("always 0: nothing is paid for", 0)
+    input_tokens: int = required("prompt tokens that were not in the prefix cache", 12)
+    cache_read_input_tokens: int = required("prompt tokens taken from the prefix cache", 100)
+    cache_creation_input_tokens: int = required("always 0: there is no charge", 0)
     output_tokens: int = required("generated", 64)
     output_tokens_details: dict[str, int] = required("parts of `output_tokens`", {"thinking_tokens": 0})
-    timings: TimingsReply = required("time and tokens, values in force", {"predicted_n": 64, "n_batch": 256})
+    timings: TimingsReply = required(
+        "timings, token counts, effective values", {"predicted_n": 64, "n_batch": 256}
+    )
 
 
 class MessageReply(Reply):
     """The complete message."""
 
-    id: str = required("of the message", "msg_0123456789abcdef01234567")
+    id: str = required("id of the message", "msg_0123456789abcdef01234567")
     type: str = required("always `message`", "message")
     role: str = required("always `assistant`", "assistant")
     model: str = required("that answered", "stories")
@@ -115,15 +118,15 @@ class MessageReply(Reply):
     stop_reason: str | None = required(
         "`end_turn`, `max_tokens`, `stop_sequence`, `tool_use` or `model_context_window_exceeded`", "end_turn"
     )
-    stop_sequence: str | None = required("the string that ended the text", "The end")
+    stop_sequence: str | None = required("the stop string that ended the text", "The end")
     usage: MessageUsage = required("tokens", {"input_tokens": 12, "output_tokens": 64})
     context_management: dict[str, Any] | None = field(
-        "the edits that were applied, where `context_management` asks for some", {"applied_edits": []}
+        "the applied edits, if `context_management` asked for any", {"applied_edits": []}
     )
-    tokens: list[int] | None = field("token ids, where `return_tokens` asks for them", [15043, 2787])
-    warnings: list[str] | None = field("fields of the request that had no effect", ["metadata has no effect"])
+    tokens: list[int] | None = field("token ids, if `return_tokens` is set", [15043, 2787])
+    warnings: list[str] | None = field("request fields that had no effect", ["metadata has no effect"])
 
 
 class CountReply(Reply):
-    input_tokens: int = required("of the prompt", 112)
-    warnings: list[str] | None = field("fields of the request that had no effect", ["metadata has no effect"])
+    input_tokens: int = required("tokens of the prompt", 112)
+    warnings: list[str] | None = field("request fields that had no effect", ["metadata has no effect"])

@@ -21,7 +21,7 @@ _PULL = "pull"  # among the jobs, of which there is one at a time
 
 def _check_permitted(context: RequestContext) -> None:
     if not context.state.settings.allow_pull:
-        raise _forbidden("models are not pulled or deleted over HTTP; the server's --allow-pull permits it")
+        raise _forbidden("pulling and deleting models over HTTP requires the server's option --allow-pull")
 
 
 async def pull(name: str, context: RequestContext) -> AsyncGenerator[Progress, None]:

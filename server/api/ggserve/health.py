@@ -19,7 +19,7 @@ _ORDER = ("failed", "stalled", "stopped", "restarting", "loading")
 
 _DETAILS = {  # `Engine.detail` is for operators: a reason may name files and lines of code
     "failed": "the model cannot be loaded or its engine keeps failing; see the server's log",
-    "stalled": "the engine gives no sign of progress; it is replaced if it does not recover",
+    "stalled": "the engine shows no progress; it is replaced if it does not recover",
     "draining": "will be unloaded once the requests that use it have ended",
 }
 _WITHOUT_PROGRESS = ("ready", "unloaded", "draining")

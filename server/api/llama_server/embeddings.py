@@ -19,7 +19,6 @@ _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": list[NativeEmbedding]}
 @router.post("/embeddings", response_model=None, responses=_REPLY)
 @router.post("/embedding", response_model=None, responses=_REPLY)
 async def native_embeddings(body: EmbeddingRequest, request: Request, context: ContextDep) -> Response:
-    """Compute embeddings, in llama-server's format; with pooling `none`, one unnormalized vector per token.
-    """
+    """Compute embeddings, in llama-server's format; pooling `none` gives an unnormalized vector per token."""
     work = embeddings_response(body, context, native=True)
     return await within_limits(request.receive, context, body.timeout_ms, work)

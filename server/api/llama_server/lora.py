@@ -21,11 +21,11 @@ router, with_body = APIRouter(route_class=Route), json_router()
 
 
 class LoraAdapterReply(Reply):
-    id: int = required("its number, which requests name", 0)
-    path: str = required("the name of its file", "lora.gguf")
-    scale: float = required("for requests that name no adapters; 0: not used", 1.0)
-    task_name: str = required("as the adapter's file says", "")
-    prompt_prefix: str = required("as the adapter's file says", "")
+    id: int = required("the adapter's number, by which requests refer to it", 0)
+    path: str = required("the name of the adapter's file", "lora.gguf")
+    scale: float = required("scale for requests that name no adapters; 0: not used", 1.0)
+    task_name: str = required("from the adapter's file", "")
+    prompt_prefix: str = required("from the adapter's file", "")
 
 
 class LoraScalesReply(Reply):
@@ -35,7 +35,7 @@ class LoraScalesReply(Reply):
 Scales = Annotated[
     list[LoraScale],
     Body(
-        description="adapters that are not named get the scale 0",
+        description="the scales; adapters that are not listed get the scale 0",
         max_length=MAX_ADAPTERS,
         examples=[[{"id": 0, "scale": 0.5}]],
     ),

@@ -138,7 +138,7 @@ async def slots(
     context: ContextDep,
     model: ModelQuery = None,
     fail_on_no_slot: Annotated[
-        str | None, Query(max_length=16, description="anything: 503 if no slot is free")
+        str | None, Query(max_length=16, description="if set: 503 if no slot is free")
     ] = None,
 ) -> list[dict[str, Any]]:
     """List the slots and what runs in them. Only an administrator sees the details of other clients'

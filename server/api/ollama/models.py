@@ -100,7 +100,9 @@ async def change_models() -> None:
 
 @with_body.post("/api/pull", response_model=None)
 async def pull_model(body: OllamaPullRequest, request: Request, context: ContextDep) -> Response:
-    """Download a model from the Hub; by default with a stream of JSON lines. This does not serve the model.
+    """Download a model from the Hub; by default with a stream of JSON lines.
+
+    This does not serve the model.
     """
     check_fields(body, context)
     name = body.model.removesuffix(":latest")

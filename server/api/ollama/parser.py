@@ -103,7 +103,7 @@ def _message(message: OllamaMessage, where: str, context: RequestContext) -> dic
         raise shared.no_media(f"{where}.images", "image")
     for name in ("thinking", "tool_calls"):
         if getattr(message, name) and message.role != "assistant":
-            raise wrong(f"{where}.{name}", "only assistant messages may have this field")
+            raise wrong(f"{where}.{name}", "only assistant messages can have this field")
     parsed: dict[str, Any] = {"role": message.role, "content": message.content or ""}
     calls = parse_calls(message.tool_calls, where, context) if message.tool_calls else ()
     parsed |= {"reasoning_content": message.thinking, "tool_calls": calls}

@@ -15,8 +15,10 @@ class PageQuery:
 
     def __init__(
         self,
-        limit: Annotated[int, Query(ge=1, le=100, description="how many items")] = 20,
-        order: Annotated[Literal["asc", "desc"], Query(description="oldest or newest first")] = "desc",
+        limit: Annotated[int, Query(ge=1, le=100, description="maximum number of items")] = 20,
+        order: Annotated[
+            Literal["asc", "desc"], Query(description="asc: oldest first; desc: newest first")
+        ] = "desc",
         after: Annotated[str | None, Query(description="only those after this item")] = None,
     ) -> None:
         self.limit, self.order, self.after = limit, order, after

@@ -44,9 +44,11 @@ def _model(model: ServedModel, state: State) -> dict[str, Any]:
 @router.get("/models", include_in_schema=False)
 async def models(
     state: StateDep,
-    limit: Annotated[int | None, Query(ge=1, le=1000, description="at most so many; default: all")] = None,
-    after_id: Annotated[str | None, Query(description="only those after this one")] = None,
-    before_id: Annotated[str | None, Query(description="only those before this one")] = None,
+    limit: Annotated[
+        int | None, Query(ge=1, le=1000, description="maximum number of models; default: all")
+    ] = None,
+    after_id: Annotated[str | None, Query(description="only models after this one")] = None,
+    before_id: Annotated[str | None, Query(description="only models before this one")] = None,
 ) -> dict[str, Any]:
     """List the served models, loaded or not, for the clients of all APIs."""
     await state.registry.refresh()

@@ -76,7 +76,9 @@ class MiniMaxM3Parser(StreamingParser):
         return (yield from self.short_text(">")).strip()
 
     def pairs(self, schema: Any, end: str, depth: int, first: str = "") -> Parsing[None]:
-        """Read an object after the marker of its first tag, up to the tag `end`. first: the name of that tag.
+        """Read an object after the marker of its first tag, up to the tag `end`.
+
+        first: the name of that tag.
         """
         properties = _part(schema, "properties")
         self.emit_arguments("{")

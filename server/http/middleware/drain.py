@@ -26,7 +26,7 @@ class Drain:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http" and self.stopping() and not _is_answered(scope):
-            message = "the server is shutting down; send the request again, to another server if there is one"
+            message = "the server is shutting down; retry, on another server if there is one"
             headers = {"connection": "close"}  # also because the body is not read
             error = ApiError(503, message, code="shutting_down", retry_after=RETRY_AFTER_S, headers=headers)
             await refuse(error, scope, receive, send)

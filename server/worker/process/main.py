@@ -1,9 +1,9 @@
 """The engine process, which holds one model: `python -m server.worker.process.main --fd N`.
 
-One thread does all the work: between two steps it handles messages of the server without blocking; with
+One thread does all the work: between two steps it handles messages from the server without blocking; with
 nothing to compute it blocks in select. A second thread waits for the server to close its end of the socket
-and then exits the process at once, whatever the first thread is doing: no engine outlives its server. A third
-one sends heartbeats (`pulse`).
+and then exits the process at once, whatever the first thread is doing, so no engine outlives its server. A
+third thread sends heartbeats (`pulse`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,10 @@ LoadFunction = Callable[[str, ModelParameters, Callable[[float, str], None]], Mo
 
 
 def load_model(path: str, params: ModelParameters, progress: Callable[[float, str], None]) -> ModelInterface:
-    """Load with the real engine. Imported here, so that a failing import is reported as LoadFailure."""
+    """Load with the real engine.
+
+    It is imported here, so that a failing import is reported as a LoadFailure.
+    """
     from engine.engine import load
 
     return load(path, params, progress=progress)
@@ -96,7 +99,7 @@ class NoScheduler:
     n_rows = 0
 
     def submit(self, request: Request) -> None:
-        raise ModelError("this model computes embeddings; it cannot generate text")
+        raise ModelError("this model makes embeddings; it cannot generate text")
 
     def cancel(self, id: str) -> None: ...
     def pause(self, id: str) -> None: ...
@@ -109,9 +112,9 @@ class NoScheduler:
 
 
 class EngineProcess:
-    """The loop: receive messages, compute a step, send the results.
+    """The main loop: receives messages, computes a step, sends the results.
 
-    wait_readable: blocks until the socket has data, at most so many seconds; None: without a limit.
+    wait_readable: blocks until the socket has data, for at most the given seconds; None: no limit.
     """
 
     def __init__(
@@ -133,7 +136,7 @@ class EngineProcess:
         self._pulse = Pulse(1.0, self._send, clock=clock)
 
     def run(self) -> int:
-        """Serve until the server sends Shutdown or disconnects; the exit status."""
+        """Serve until the server sends Shutdown or disconnects. Returns the exit status."""
         with contextlib.suppress(ConnectionError):
             load = self._receive_load()
             if load is None:
@@ -169,7 +172,7 @@ class EngineProcess:
             self._socket.sendall(frame)
 
     def _receive_load(self) -> messages.LoadModel | None:
-        """None: the server has disconnected."""
+        """The first message. None: the server has disconnected."""
         while data := self._socket.recv(_READ):
             for message in self._reader.feed(data):
                 if not isinstance(message, messages.LoadModel):
@@ -179,7 +182,7 @@ class EngineProcess:
         return None
 
     def _load_model(self, load: messages.LoadModel) -> ModelInterface | None:
-        """None: it failed, which has been reported."""
+        """The loaded model. None: loading failed, which has been reported."""
         last = 0.0
 
         def progress(fraction: float, text: str) -> None:
@@ -247,7 +250,7 @@ class EngineProcess:
                 wait_s = NOTHING_COMPUTED_S if busy else ONLY_DEADLINES_S
 
     def _send_task_updates(self, updates: list[TaskUpdate]) -> None:
-        """In frames of bounded size, however large the results of one step are."""
+        """Send in frames of bounded size, however large the results of one step are."""
         batch: list[TaskUpdate] = []
         size = 0
         for update in updates:
@@ -267,7 +270,7 @@ class EngineProcess:
     def _receive(
         self, scheduler: SchedulerInterface, tasks: TaskRunnerInterface, wait_s: float | None
     ) -> bool:
-        """Handle all messages that have arrived, waiting at most `wait_s` for the first; False: exit."""
+        """Handle all messages that have arrived, waiting at most `wait_s` for the first. False: exit."""
         while self._wait(wait_s):
             data = self._socket.recv(_READ)
             if not data:
@@ -280,7 +283,7 @@ class EngineProcess:
         return True
 
     def _wait(self, wait_s: float | None) -> bool:
-        """Whether the socket is readable, at the latest after `wait_s`."""
+        """Whether the socket becomes readable within `wait_s`."""
         self._pulse.end()
         readable = self._wait_readable(self._socket, wait_s)
         self._pulse.begin()

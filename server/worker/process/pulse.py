@@ -1,7 +1,7 @@
-"""Heartbeats of the engine process: sent by a thread of their own, whatever the engine's thread computes.
+"""Heartbeats of the engine process, sent by a separate thread whatever the engine's thread computes.
 
-A stopped process sends none. A hung computation shows in what they say: how long the present operation has
-run, how long the process has used neither the processor nor the disk, and how many rows are computed.
+A stopped process sends none. A hung computation shows in their contents: how long the current operation has
+run, how long the process has used neither the processor nor the disk, and how many rows are being computed.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ def processor_seconds_and_reads() -> tuple[float, int]:
 
 
 class Pulse:
-    """What the engine's thread does at present. It calls `begin` and `end`; a second thread sends.
+    """The current activity of the engine's thread, which calls `begin` and `end`; a second thread sends it.
 
-    interval_s: between two heartbeats. usage: as `processor_seconds_and_reads`. rows: of the batch that is
-    computed, or was last; 0: there was none.
+    interval_s: between two heartbeats. usage: see `processor_seconds_and_reads`. rows: of the current or last
+    batch; 0: there was none.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Pulse:
         self._stop = threading.Event()
 
     def begin(self) -> None:
-        """An operation begins: loading, or what comes before the next wait for messages."""
+        """An operation begins: loading, or everything until the next wait for messages."""
         self._began = self._clock()
 
     def end(self) -> None:
@@ -62,7 +62,7 @@ class Pulse:
         self._began = None
 
     def end_loading(self) -> None:
-        """The same after loading, which says nothing about the length of steps."""
+        """Like `end`, but after loading, which says nothing about the length of steps."""
         self._began = None
 
     def start(self) -> None:

@@ -39,7 +39,7 @@ class EngineConnection(Protocol):
 class InFlight:
     """Streams and pending tasks in order of admission. Every change is sent to the engine at once.
 
-    advanced_at: when the engine last advanced any of them (`clock`). empty: set while there are none.
+    advanced_at: when the engine last advanced any of them (by `clock`). empty: set while there are none.
     """
 
     def __init__(
@@ -79,14 +79,14 @@ class InFlight:
 
     @property
     def mean_duration_s(self) -> float:
-        """Of the requests that finished last."""
+        """Mean duration of the most recently finished requests."""
         durations = self._durations
         return sum(durations) / len(durations) if durations else ASSUMED_DURATION_S
 
     # --- from the server
 
     def submit(self, request: Request) -> Stream:
-        """Send a request; sets its slot. ValueError: its id is in use."""
+        """Send a request and set its slot. Raises ValueError if its id is in use."""
         if request.id in self._streams:
             raise ValueError(f"request {request.id!r} is already running")
         resumable = request
@@ -121,7 +121,7 @@ class InFlight:
         return stream is not None
 
     def send_again(self, id: str) -> None:
-        """Send a request, if it has not ended, with the tokens that its client has."""
+        """Send a request again, unless it has ended, with the tokens that its client has."""
         if (stream := self._streams.get(id)) is not None:
             stream.sent = False
             self._send_unsent()
@@ -140,14 +140,14 @@ class InFlight:
             self._fail_task(pending, error)
 
     def fail_all(self, error: Exception) -> None:
-        """The engine will not come back."""
+        """End everything: the engine will not come back."""
         for stream in self.streams:
             self.fail(stream.request.id, error)
         for pending in self._tasks:
             self._fail_task(pending, error)
 
     def expire(self) -> None:
-        """End requests whose deadline has passed. Between two steps the engine does that."""
+        """End requests whose deadline has passed. Between two steps the engine does that itself."""
         now_ms = (self._clock() - LATE_S) * 1000
         for stream in self.streams:
             deadline_ms = stream.request.deadline_ms
@@ -157,18 +157,18 @@ class InFlight:
     # --- from a stream (`server.worker.requests.stream.StreamOwner`)
 
     def pause(self, stream: Stream) -> None:
-        """The client reads too slowly: stop computing, and cancel the request if it does not read again."""
+        """The client reads too slowly: stop computing, and cancel the request if it does not resume."""
         self._send(stream, messages.Pause(stream.request.id))
         seconds = self.send_timeout_s
         text = f"the client did not read for {seconds:g} s"
         stream.set_read_timeout(seconds, lambda: self._finish(stream, FinishReason.CANCELLED, text))
 
     def resume(self, stream: Stream) -> None:
-        """The client has caught up."""
+        """The client has caught up: continue computing."""
         self._send(stream, messages.Resume(stream.request.id))
 
     def leave(self, stream: Stream) -> None:
-        """The client has disconnected."""
+        """The client has disconnected: end the request."""
         self._send(stream, messages.Cancel(stream.request.id))
         self._remove_stream(stream)
 
@@ -236,7 +236,7 @@ class InFlight:
             self.empty.clear()
 
     def _send_unsent(self) -> None:
-        """Send what the engine may have now and does not have yet."""
+        """Send what may be sent to the engine now and has not been sent yet."""
         if self._engine.state != "ready":
             return
         for item in self._recovery.sendable([*self._streams.values(), *self._tasks]):

@@ -1,4 +1,4 @@
-"""Tasks whose result has not arrived yet. A task survives a crash of the engine: it is run again."""
+"""Tasks whose result has not arrived yet. A task survives an engine crash: it is run again."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class PendingTask:
         self._chunks.clear()
 
     def update(self, update: TaskUpdate) -> None:
-        """Add what arrived; the last update resolves the future."""
+        """Add what has arrived; the last update resolves the future."""
         self.crashes = 0
         for chunk in update.chunks:
             self._chunks.setdefault(chunk.input, bytearray()).extend(chunk.data)

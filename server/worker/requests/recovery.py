@@ -1,8 +1,9 @@
 """What to do after an engine process has died: restart it, give up a request, or give up the engine.
 
-A request that may have been running at a crash gets that crash counted against it; its next token clears the
-count. At two crashes it is suspected of being the cause. A single suspect is given up; several are retried
-one at a time, so that the others get through. Too many crashes in a row without a token end the engine.
+Each request that may have been running at a crash has that crash counted against it; its next token clears
+the count. After two crashes it is suspected of being the cause. A single suspect is given up; several are
+retried one at a time, so that the others get through. Too many crashes in a row without a token end the
+engine.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ SUSPECT_AFTER = 2  # crashes
 
 @dataclass(frozen=True)
 class RestartDecision:
-    """culprit: the request or task to give up. give_up: do not restart. delay_s: before the restart."""
+    """culprit: the request or task to give up. give_up: do not restart. delay_s: wait before the restart."""
 
     culprit: Stream | PendingTask | None
     give_up: bool
@@ -31,23 +32,23 @@ class RestartDecision:
 
 
 class Recovery:
-    """Remembers the crashes of one engine. parallel: how many requests may run at the same time."""
+    """Remembers the crashes of one engine. parallel: the number of requests that may run at the same time."""
 
     def __init__(self, parallel: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._parallel, self._clock = parallel, clock
         self._crashes: list[float] = []
 
     def on_output(self) -> None:
-        """The engine produced something: earlier crashes no longer count."""
+        """The engine produced output: earlier crashes no longer count."""
         if self._crashes:
             self._crashes.clear()
 
     def on_crash(self, streams: Sequence[Stream], tasks: Sequence[PendingTask] = ()) -> RestartDecision:
-        """Decide, given the unfinished streams and tasks, oldest first.
+        """Decide what to do, given the unfinished streams and tasks, oldest first.
 
         Of the streams that were sent, the first `parallel` of each client may have been running: those that
-        have begun, then by priority and age, as `engine.scheduler.fair_share` admits them; any task may have
-        been.
+        have begun, then by priority and age, as `engine.scheduler.fair_share` admits them. Any task may have
+        been running.
         """
         now = self._clock()
         self._crashes = [*(at for at in self._crashes if now - at < WINDOW_S), now]

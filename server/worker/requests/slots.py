@@ -1,7 +1,7 @@
-"""Slots as in llama-server's API: numbered places, each with the sequence that ran there last.
+"""Slots as in llama-server's API: numbered places, each with the sequence that last ran there.
 
 The engine has no slots: its KV cache is one pool, in which every request can reuse every prefix. Here a slot
-only names one sequence of the pool, to save, restore or erase it.
+is only a name for one sequence of the pool, with which it can be saved, restored or erased.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ _GLANCE = 32  # tokens that are compared before the rest is
 
 
 class ServerSlot:
-    """stream: what runs in it. tokens, lora, salt: of the last sequence that ended there or was restored."""
+    """stream: the one running in it. tokens, lora, salt: of the last sequence that ended there or was
+    restored.
+    """
 
     def __init__(self, id: int, clock: Callable[[], float] = time.monotonic) -> None:
         self.id = id
@@ -35,7 +37,7 @@ class ServerSlot:
 
 
 class Slots:
-    """The slots of one model. A request without one gets the free slot with the longest common prefix."""
+    """The slots of one model. A request that names none gets the free slot with the longest common prefix."""
 
     def __init__(self, n: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._slots = [ServerSlot(i, clock) for i in range(n)]
@@ -54,7 +56,7 @@ class Slots:
     def enter(self, stream: Stream, request: Request) -> None:
         """Assign a slot to a stream, now or when one is free, and store its number in `request.slot`.
 
-        A request that names a slot shares it with whatever runs there.
+        A request that names a slot shares it with whatever else runs there.
         """
         id = request.slot
         if id is not None and 0 <= id < len(self._slots):
@@ -68,7 +70,7 @@ class Slots:
             self._waiting[request.id] = stream, request
 
     def leave(self, stream: Stream) -> None:
-        """A stream has ended: its slot keeps its sequence."""
+        """A stream has ended; its slot keeps the sequence."""
         id = stream.request.id
         if id in self._waiting:
             _, request = self._waiting.pop(id)

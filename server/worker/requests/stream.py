@@ -1,7 +1,8 @@
-"""The stream of one request: outputs pushed by the engine's side, read by the one client that waits for them.
+"""The stream of one request: outputs are pushed by the engine's side and read by the one client that waits
+for them.
 
-Pushing never blocks and never fails. When a client reads too slowly its stream asks for a pause; if it does
-not read again the request is cancelled.
+Pushing never blocks and never fails. When a client reads too slowly, its stream asks for a pause; if it does
+not resume reading, the request is cancelled.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ LOW_WATER = 16  # and at which it is resumed
 
 @dataclass(kw_only=True)
 class RequestInfo:
-    """A request as `GET /v1/requests` lists it."""
+    """A request as listed by `GET /v1/requests`."""
 
     id: str
     model: str
@@ -42,7 +43,7 @@ class StreamOwner(Protocol):
 
 
 class Stream:
-    """Async iterator over the outputs of one request; the last has `finish`.
+    """Async iterator over the outputs of one request; the last one has `finish`.
 
     The receiver must iterate to the end or call `aclose()`, which frees the sequence within one step.
     Cancelling a waiting `__anext__` loses nothing.
@@ -116,12 +117,12 @@ class Stream:
         self.push(StepOutput(id=self.request.id, finish=finish, error=error, timings=timings))
 
     def set_read_timeout(self, seconds: float, action: Callable[[], None]) -> None:
-        """Call `action` after `seconds` unless the client reads before."""
+        """Call `action` after `seconds` unless the client reads before that."""
         self._clear_read_timeout()
         self._read_timer = asyncio.get_running_loop().call_later(seconds, action)
 
     def continuation(self) -> Request:
-        """The request for an engine process that does not have it yet, received tokens included."""
+        """The request for an engine process that does not have it yet, including the tokens received."""
         if not self._tokens:
             return self.request
         self._resumed = True
@@ -130,7 +131,7 @@ class Stream:
 
     @property
     def has_progress(self) -> bool:
-        """The engine has told of progress."""
+        """Whether the engine has reported progress."""
         return self.processed is not None or bool(self._tokens)
 
     @property
@@ -139,12 +140,12 @@ class Stream:
 
     @property
     def tokens(self) -> list[int]:
-        """Received so far, without those in `request.generated`."""
+        """The tokens received so far, without those in `request.generated`."""
         return self._tokens
 
     @property
     def complete(self) -> bool:
-        """max_tokens have been received; the engine died before it could say so."""
+        """Whether max_tokens have been received, if the engine died before it could say so."""
         limit = self.request.params.max_tokens
         return limit is not None and len(self.request.generated) + len(self._tokens) >= limit
 
@@ -165,7 +166,7 @@ class Stream:
         )
 
     def _correct_timings(self, output: StepOutput) -> None:
-        """A restarted engine counts from zero; the client gets the timings of the whole request."""
+        """Make timings those of the whole request, since a restarted engine counts from zero."""
         timings = output.timings
         if self._first is None:
             if output.tokens:

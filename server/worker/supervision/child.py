@@ -26,7 +26,7 @@ _ERROR_LINE = re.compile(r"GGML_ASSERT|abort|\berror\b|out of memory", re.IGNORE
 
 
 class EngineChild:
-    """`spawn` is synchronous, so that loading can begin before the event loop runs; then `attach`."""
+    """`spawn` is synchronous, so that loading can begin before the event loop runs; `attach` follows."""
 
     def __init__(self, name: str, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
         self.name = name
@@ -42,7 +42,10 @@ class EngineChild:
     def spawn(
         cls, name: str, load: wire.LoadModel, argv: Sequence[str], started: StartedProcess | None = None
     ) -> EngineChild:
-        """A process that loads a model: a new one, or `started`. OSError: it cannot be started."""
+        """Start a process that loads a model, or take over `started`.
+
+        Raises OSError if it cannot be started.
+        """
         started = started or StartedProcess.start(argv)
         started.in_use = True
         with contextlib.suppress(ConnectionError):  # it has already exited, which attach will notice
@@ -55,7 +58,7 @@ class EngineChild:
         return self._process.pid
 
     async def attach(self, on_messages: Callable[[list[wire.ToServer]], None]) -> None:
-        """Deliver messages of the process in the event loop until it disconnects."""
+        """Deliver messages from the process in the event loop until it disconnects."""
         assert self._socket is not None
         connection = _Connection(on_messages, self)
         sock, self._socket = self._socket, None
@@ -65,7 +68,7 @@ class EngineChild:
         self._log_is_read = True
 
     def send(self, message: wire.ToEngine) -> None:
-        """Never blocks; does nothing when the process has disconnected."""
+        """Send a message. Never blocks; does nothing if the process has disconnected."""
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(wire.encode(message))
 
@@ -82,7 +85,7 @@ class EngineChild:
         await self._disconnected.wait()
 
     async def reap(self) -> str:
-        """Close the connection, wait for the exit or force it; the exit reason in words."""
+        """Close the connection, and wait for the exit or force it. Returns the exit reason in words."""
         if self._transport is not None:
             self._transport.close()
         elif self._socket is not None:
@@ -104,7 +107,7 @@ class EngineChild:
 
 
 def describe_exit(status: int, lines: Sequence[str]) -> str:
-    """Such as `the engine process was killed by SIGABRT; last log: GGML_ASSERT(…)`."""
+    """The exit reason, such as `the engine process was killed by SIGABRT; last log: GGML_ASSERT(…)`."""
     if status >= 0:
         text = f"the engine process exited with status {status}"
     else:
@@ -124,7 +127,7 @@ def describe_exit(status: int, lines: Sequence[str]) -> str:
 
 
 class _Connection(asyncio.Protocol):
-    """Decodes frames of the process; one callback for all messages of a read."""
+    """Decodes the frames of the process, with one callback for all messages of a read."""
 
     def __init__(self, on_messages: Callable[[list[wire.ToServer]], None], child: EngineChild) -> None:
         self._on_messages, self._child = on_messages, child

@@ -1,9 +1,10 @@
-"""Whether an engine process is alive, slow or hung, judged by its heartbeats. Pure; the caller has the clock.
+"""Whether an engine process is alive, slow or hung, judged by its heartbeats. Pure; the caller supplies the
+clock.
 
-A process that sends no heartbeat is stopped. In one that does, a step hangs if it runs far longer than those
-before it: how long is expected from the longest of them and from the numbers of rows. A large model on a slow
-machine uses the processor or the disk all the time. So a step that does gets more time than one that does
-neither, and BUSY_STEP times the timeout where nothing is known, or while it reads weights that were evicted.
+A process that sends no heartbeat is stopped. In one that does, a step hangs if it runs far longer than
+expected from the longest steps before it and from the numbers of rows. A large model on a slow machine uses
+the processor or the disk all the time, so a step that uses them gets more time than one that does not. If
+nothing is known yet, or the step reads weights that were evicted, it gets BUSY_STEP times the timeout.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ PATIENCE_S = 600.0  # after a step was cut off, steps get twice the time: the pr
 
 
 class Verdict(NamedTuple):
-    """What is wrong, in words; empty: nothing. hung: beyond repair, to be killed."""
+    """What is wrong, in words; empty: nothing. hung: beyond recovery, to be killed."""
 
     reason: str = ""
     hung: bool = False
@@ -34,7 +35,7 @@ class Verdict(NamedTuple):
 class Liveness:
     """One per model, across its engine processes. timeout_s: `--engine-timeout-s`.
 
-    interval_s: how often the process is to send a heartbeat.
+    interval_s: the interval at which the process should send heartbeats.
     """
 
     def __init__(self, timeout_s: float, clock: Callable[[], float]) -> None:
@@ -50,11 +51,11 @@ class Liveness:
 
     @property
     def step_s(self) -> float:
-        """How long the present step had run at the last heartbeat."""
+        """How long the current step had run at the last heartbeat."""
         return self._last.busy_s
 
     def on_start(self) -> None:
-        """A new process."""
+        """A new process has started."""
         self._last_message_at = self._checked_at = self._advanced_at = self._clock()
         self._last = Heartbeat(0.0, 0.0, 0.0)
         self._loaded = False
@@ -75,12 +76,12 @@ class Liveness:
             self._most_rows = max(self._most_rows, heartbeat.most_rows)
 
     def on_progress(self) -> None:
-        """Any other message: the engine's thread is at work, too."""
+        """Another message has arrived, so the engine's thread is working."""
         self._last_message_at = self._advanced_at = self._clock()
         self._last = Heartbeat(0.0, 0.0, 0.0)
 
     def check(self) -> Verdict:
-        """Called several times per timeout. After a pause of the server itself it starts to count anew."""
+        """Called several times per timeout. After a pause of the server itself, counting starts again."""
         now = self._clock()
         paused = now - self._checked_at > max(1.0, self._timeout_s / 2)
         self._checked_at = now

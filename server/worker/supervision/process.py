@@ -1,4 +1,4 @@
-"""Starting an engine process. Imports little, so that it can come first when the server starts."""
+"""Starts an engine process. Imports little, so that it can run first when the server starts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _ROOT = Path(__file__).resolve().parents[3]
 
 
 class StartedProcess:
-    """An engine process that waits for the message what to load, and the server's end of its connection."""
+    """An engine process that waits for its load message, and the server's end of the connection."""
 
     def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
         self.process, self.socket = process, sock
@@ -27,7 +27,7 @@ class StartedProcess:
 
     @classmethod
     def start(cls, argv: Sequence[str] = DEFAULT_ARGV) -> Self:
-        """OSError: it cannot be started."""
+        """Start the process. Raises OSError if that fails."""
         ours, theirs = transport.pair()
         try:
             with theirs:
@@ -46,7 +46,7 @@ class StartedProcess:
         return cls(process, ours)
 
     def discard(self) -> None:
-        """End a process that is not needed; it exits as soon as it is disconnected."""
+        """End a process that is not needed; it exits when it is disconnected."""
         self.in_use = True
         self.socket.close()
         if self.process.stdout is not None:

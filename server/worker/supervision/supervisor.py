@@ -32,13 +32,13 @@ HUNG_LOADS = 2  # of the first load, before it has failed
 
 
 class SupervisorListener(Protocol):
-    """Who is told about the process."""
+    """Is informed about the process."""
 
     def on_ready(self) -> None: ...
     def on_step_update(self, update: wire.StepUpdate) -> None: ...
     def on_task_updates(self, updates: wire.TaskUpdates) -> None: ...
     async def obstacle(self) -> str:
-        """Why the process must not be started again; "": it may."""
+        """Why the process must not be started again; "": it may be."""
 
     def on_exit(self) -> RestartDecision: ...
     def on_failed(self) -> None: ...
@@ -48,8 +48,8 @@ class SupervisorListener(Protocol):
 class Supervisor:
     """One per model: `spawn` (optionally before the event loop runs), `start`, and finally `stop`.
 
-    state, detail, progress: as of `server.worker.client.EngineClient`. info: the model's description, once
-    loaded. stalled: the process gives no sign of progress, in words, or "". liveness: judges that.
+    state, detail, progress: see `server.worker.client.EngineClient`. info: the model's description, once
+    loaded. stalled: in words, that the process shows no progress, or "". liveness: decides that.
     """
 
     def __init__(
@@ -82,16 +82,16 @@ class Supervisor:
 
     @property
     def step_s(self) -> float:
-        """How long the present step of the engine has run."""
+        """How long the current step of the engine has run."""
         return self._liveness.step_s
 
     @property
     def pid(self) -> int | None:
-        """Of the current process."""
+        """Process id of the current process."""
         return self._child.pid if self._child else None
 
     def spawn(self, started: StartedProcess | None = None) -> None:
-        """Let a process load unless there is one: a new one, or `started`."""
+        """Let a process load unless there is one already: a new one, or `started`."""
         if self._child is None:
             self._hung = False
             self._child = EngineChild.spawn(self._name, self.load, self._argv, started)
@@ -109,7 +109,7 @@ class Supervisor:
         self._jobs = [asyncio.create_task(self._keep_alive()), asyncio.create_task(self._watch())]
 
     def send(self, message: wire.ToEngine) -> None:
-        """Never blocks. A message to a process that has died is lost."""
+        """Send a message. Never blocks; a message to a dead process is lost."""
         if self._child is not None:
             self._child.send(message)
 
@@ -120,14 +120,14 @@ class Supervisor:
             raise self._load_failure
 
     def give_up_loading(self, failure: LoadFailed) -> None:
-        """The first load has failed; without effect after it has succeeded."""
+        """Give up the first load; without effect after it has succeeded."""
         if not self._first_load.is_set():
             self._load_failure = failure
             self.fail(str(failure))
             self._first_load.set()
 
     async def stop(self) -> None:
-        """End the process: by a message if it listens, otherwise by a signal."""
+        """End the process: with a message if it listens, otherwise with a signal."""
         for job in self._jobs:
             job.cancel()
         await asyncio.gather(*self._jobs, return_exceptions=True)
@@ -146,7 +146,7 @@ class Supervisor:
             self._child.kill()
 
     def check_alive(self) -> None:
-        """Report a process that gives no sign of progress, and kill it in the end."""
+        """Report a process that shows no progress, and eventually kill it."""
         if self.state == "failed" or self._child is None or self._hung:
             return
         verdict = self._liveness.check()
@@ -167,7 +167,7 @@ class Supervisor:
             self.state, self.detail, self.progress = "restarting", "the engine is restarting", 0.0
 
     def fail(self, reason: str) -> None:
-        """Start no further process."""
+        """Start no further processes."""
         if self._child is not None:
             self._child.kill()
         self.state, self.detail = "failed", reason
@@ -207,7 +207,10 @@ class Supervisor:
             self.fail(f"cannot keep the engine process alive: {error}")
 
     async def _start_child(self) -> EngineChild:
-        """Start a process and receive from it. Tried until it works: files or memory may be short."""
+        """Start a process and receive from it.
+
+        Retried until it works, since files or memory may be scarce.
+        """
         delay_s = SPAWN_RETRY_S
         while True:
             try:
@@ -231,7 +234,7 @@ class Supervisor:
             delay_s = min(delay_s * 2, MAX_SPAWN_RETRY_S)
 
     async def _run_child(self) -> str:
-        """Run a process until it exits; the reason of its exit."""
+        """Run a process until it exits. Returns the exit reason."""
         self._exit_reason = ""
         self._must_wait = False
         child = await self._start_child()

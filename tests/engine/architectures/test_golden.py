@@ -155,7 +155,7 @@ def test_a_model_drafts_for_itself(name: str, same_greedy: GreedyComparison) -> 
     )
     with load(ref.path) as model:
         if model.hp.recurrence is not None:
-            with pytest.raises(engine.ConfigError, match="cannot go back behind a rejected draft"):
+            with pytest.raises(engine.ConfigError, match="cannot be rolled back after a rejected draft"):
                 engine.load(ref.path, params)
             return
     with engine.load(ref.path, params) as model:

@@ -114,7 +114,7 @@ def test_open_of_a_duplicate_key_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("key", "reason"),
     [
-        (b"", "has 0 bytes; allowed are 1 to 65535"),
+        (b"", "has 0 bytes; expected 1 to 65535"),
         (b"k" * 65536, "has 65536 bytes"),
         (b"a\0b", "has control characters"),
         (b"\x1b[31m", "has control characters"),
@@ -144,9 +144,9 @@ def test_open_of_nested_arrays_is_refused(tmp_path):
 
 def test_open_of_a_bool_beyond_1_is_refused(tmp_path):
     b = GGUFBuilder().raw("x", struct.pack("<IB", BOOL, 2))
-    assert refused(b.write(tmp_path / "a.gguf")) == "key 'x' is a bool of value 2; allowed are 0 and 1"
+    assert refused(b.write(tmp_path / "a.gguf")) == "key 'x' is a bool of value 2; expected 0 or 1"
     b = GGUFBuilder().raw("x", array(BOOL, 5, b"\0\1\xff\1\0"))
-    assert refused(b.write(tmp_path / "b.gguf")) == "key 'x' is a bool of value 255; allowed are 0 and 1"
+    assert refused(b.write(tmp_path / "b.gguf")) == "key 'x' is a bool of value 255; expected 0 or 1"
 
 
 @pytest.mark.parametrize(

@@ -222,7 +222,7 @@ def test_one_value_for_each_token(tmp_path, name, n):
     [
         ("tokens", [1, 2], U32, "must be an array of strings"),
         ("tokens", "text", STRING, "must be an array of strings"),
-        ("tokens", [], STRING, "has 0 tokens; allowed are 1 to"),
+        ("tokens", [], STRING, "has 0 tokens; expected 1 to"),
         ("tokens", ["a", b"\xff"], STRING, "is not UTF-8 at index 1"),
         ("tokens", ["a" * 70_000], STRING, "has a token of 70000 characters"),
         ("scores", ["a"] * 32, STRING, "must be a number"),

@@ -70,5 +70,5 @@ def test_check_stores_cache_passes_what_the_cpu_can_write(kv_type: str) -> None:
 
 def test_check_stores_cache_names_device_and_type(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(subject, "runs_on", lambda device, tensor: False)
-    with pytest.raises(ConfigError, match="GPU0 cannot keep a cache of --kv-type q4_0; use f16"):
+    with pytest.raises(ConfigError, match="GPU0 cannot store a cache of --kv-type q4_0; use f16"):
         check_stores_cache(GPU, HP, "q4_0")

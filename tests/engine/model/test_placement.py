@@ -175,7 +175,7 @@ def test_auto_fills_the_free_memory_with_a_margin():
     """A tenth of 80 stays free: 72 - 5 compute = 67 hold the output (10) and two layers (20 each)."""
     p = make([device("G", 80), cpu()], gpu_layers="auto")
     assert "".join(name[0] for name in p.layers) == "CCGGG"
-    assert p.notes == ("3 of 5 layers fit the GPU: the others are on the CPU",)
+    assert p.notes == ("3 of 5 layers fit on the GPU: the others are on the CPU",)
     p = make([device("G", 80), cpu()], gpu_layers="auto", use_gpu=True)
     assert p.gpu_layers == 3
 
@@ -186,7 +186,7 @@ def test_use_gpu_auto_falls_back_and_says_so():
     assert p.notes
     p = make([device("G", 9), cpu()])
     assert p.gpu_layers == 0
-    assert p.notes == ("0 of 5 layers fit the GPU: the others are on the CPU",)
+    assert p.notes == ("0 of 5 layers fit on the GPU: the others are on the CPU",)
 
 
 def test_auto_over_several_gpus():

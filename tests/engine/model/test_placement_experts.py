@@ -73,7 +73,7 @@ def test_auto_moves_experts_before_whole_layers(free: int, gpu_layers: int, cpu_
 
 
 def test_auto_says_that_experts_are_on_the_cpu() -> None:
-    assert make(400).notes == ("not all experts fit the GPU: the others are on the CPU",)
+    assert make(400).notes == ("not all experts fit on the GPU: the others are on the CPU",)
 
 
 def test_auto_moves_none_on_request() -> None:

@@ -45,7 +45,7 @@ def test_a_text_of_an_encoder_is_one_batch_in_float32() -> None:
 
 
 def test_more_positions_than_were_learned_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"positions for \d+ tokens; leave it out, or set at most"):
+    with pytest.raises(ConfigError, match=r"positions for \d+ tokens; omit it, or set it to at most"):
         prepared("gpt2", context_size=1 << 20)
 
 
@@ -135,15 +135,13 @@ def test_a_recurrent_model_neither_drafts_nor_is_drafted_for(model: str, draft: 
     params = engine.ModelParameters(
         use_gpu=False, n_threads=1, context_size=64, draft_model=str(FOLDER / f"{draft}.gguf")
     )
-    with pytest.raises(ConfigError, match=r"mamba\.gguf: states of recurrent layers cannot go back"):
+    with pytest.raises(ConfigError, match=r"mamba\.gguf: states of recurrent layers cannot be rolled back"):
         preview(path, params)
 
 
 def test_a_draft_model_that_makes_embeddings_is_refused() -> None:
     params = engine.ModelParameters(use_gpu=False, n_threads=1, draft_model=str(FOLDER / "bert.gguf"))
-    with pytest.raises(
-        ConfigError, match=r"bert\.gguf: a bert model makes embeddings; leave draft_model out"
-    ):
+    with pytest.raises(ConfigError, match=r"bert\.gguf: a bert model makes embeddings; omit draft_model"):
         preview(FOLDER / "llama-gqa-tied.gguf", replace(params, context_size=64))
 
 

@@ -187,7 +187,7 @@ def test_a_draft_model_that_fails_drafts_no_more(error: Exception, caplog: pytes
     runner.fail_next = error
     outcome = drain(scheduler, drafter, runner)
     assert [outcome.last[id].finish for id in "ab"] == ["length", "length"]
-    assert "the draft model drafts nothing from now on: full" in caplog.text
+    assert "the draft model is disabled: full" in caplog.text
     assert drafter._pool.n_free + drafter._prefix.n_evictable == drafter._pool.n_cells
 
 

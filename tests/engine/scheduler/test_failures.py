@@ -60,7 +60,7 @@ def test_too_little_memory_for_drafts_ends_drafting_and_no_request(caplog: pytes
     drain(scheduler, outcome)
     assert (outcome.tokens["a"], outcome.finish("a")) == MODEL.continuation(PROMPT, GREEDY, 64)
     assert scheduler.stats().draft_tokens == before.draft_tokens
-    assert "speculative decoding is off from now on: no room" in caplog.text
+    assert "speculative decoding is disabled: no room" in caplog.text
 
 
 def test_a_failing_sampler_behind_a_right_draft_loses_no_token() -> None:

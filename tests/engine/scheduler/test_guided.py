@@ -281,9 +281,9 @@ def test_too_little_memory_for_another_session(compiler: ConstraintCompiler) -> 
 
 def test_without_guides_nothing_is_left_unconstrained() -> None:
     scheduler, _ = make_scheduler()
-    with pytest.raises(ConfigError, match="takes no constraints"):
+    with pytest.raises(ConfigError, match="does not support constraints"):
         scheduler.submit(guided("a", "x"))
-    with pytest.raises(ConfigError, match="takes no constraints"):
+    with pytest.raises(ConfigError, match="does not support constraints"):
         scheduler.submit(request("a", PROMPT, thinking=Thinking(end=(CLOSE,), opened=True)))
     assert not scheduler.has_work
 

@@ -162,7 +162,7 @@ def test_missing_pretokenizer_is_the_default_with_a_warning(
 ) -> None:
     with caplog.at_level(logging.WARNING):
         tokenizer = load_tokenizer(write(tmp_path / "v.gguf", "gpt2", BYTES, merges=[], **keys))
-    assert "does not say how words are cut" in caplog.text
+    assert "does not state how words are split" in caplog.text
     assert tokenizer.decode(tokenizer.encode("a, 123!")) == "a, 123!"
 
 

@@ -54,7 +54,7 @@ def test_keys_are_read_again_whatever_the_options_are(tmp_path, caplog):
     file.write_text("one\ntwo\n")
     Reloading(keys, options, broken, lambda values: pytest.fail("nothing may change"))()
     assert keys.find(digest_of("two")) is not None
-    assert "line 3: not YAML; the options stay as they were" in caplog.text
+    assert "line 3: not YAML; the options are unchanged" in caplog.text
 
 
 def test_what_needs_a_restart_is_named_without_its_value(caplog):
@@ -65,9 +65,7 @@ def test_what_needs_a_restart_is_named_without_its_value(caplog):
     reload()
     reload()
     assert applied == [{"seed": 1}], "only once"
-    assert (
-        caplog.text.count("these options have changed, which needs a restart: model, parallel, api_key") == 2
-    )
+    assert caplog.text.count("these options have changed but need a restart: model, parallel, api_key") == 2
     assert "secret" not in caplog.text
 
 
@@ -87,7 +85,7 @@ async def test_limits_and_defaults_take_effect_for_the_next_request(tmp_path, ca
         )
         reload()
         assert (
-            "in force: seed, default, batch_size, max_header_bytes, max_body_bytes, max_choices"
+            "in effect: seed, default, batch_size, max_header_bytes, max_body_bytes, max_choices"
             in caplog.text
         )
         assert error_of(await http.post(COMPLETIONS, json={**body, "n": 3}), 400)["param"] == "n"
@@ -104,7 +102,7 @@ async def test_limits_and_defaults_take_effect_for_the_next_request(tmp_path, ca
             assert [(record.levelname, "\n" in record.message) for record in caplog.records] == [
                 ("ERROR", False)
             ]
-            assert caplog.text.rstrip().endswith("; the options stay as they were")
+            assert caplog.text.rstrip().endswith("; the options are unchanged")
         error_of(await http.post(COMPLETIONS, json={**body, "n": 3}), 400)
         file.write_text("model: a.gguf\n")
         reload()

@@ -23,7 +23,7 @@ def test_warnings_come_once_and_within_the_bound() -> None:
         request_context.warn(f"field{i} has no effect")
         request_context.warn("field0 has no effect")
     assert request_context.warnings[:2] == ["field0 has no effect", "field1 has no effect"]
-    assert request_context.warnings[MAX_WARNINGS:] == ["further warnings are left out"]
+    assert request_context.warnings[MAX_WARNINGS:] == ["further warnings are omitted"]
     assert request_context.with_warnings({"a": 1}) == {"a": 1, "warnings": request_context.warnings}
 
 

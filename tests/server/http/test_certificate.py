@@ -87,7 +87,7 @@ def test_files_are_read_again_and_bad_ones_change_nothing(tmp_path, caplog):
     certificate.reload_or_log()
     assert certificate.context is before
     assert "is not the key of the certificate" in caplog.text
-    assert "the certificate stays as it was" in caplog.text
+    assert "the previous certificate stays in use" in caplog.text
     key.write_bytes((tmp_path / "new.key").read_bytes())
     certificate.reload_or_log()
     assert certificate.context is not before

@@ -154,7 +154,7 @@ def test_a_client_that_does_not_read_is_dropped(caplog):
             writer.close()
 
     run(main)
-    assert "the client did not read for 0.3 s: dropped" in caplog.text
+    assert "the client did not read for 0.3 s: disconnected" in caplog.text
 
 
 def test_the_request_whose_response_is_not_read_is_named_and_none_sent_ahead(caplog):
@@ -174,7 +174,7 @@ def test_the_request_whose_response_is_not_read_is_named_and_none_sent_ahead(cap
             writer.close()
 
     run(main)
-    assert "request /flood: the client did not read for 0.3 s: dropped" in caplog.text
+    assert "request /flood: the client did not read for 0.3 s: disconnected" in caplog.text
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])

@@ -194,7 +194,7 @@ def test_a_client_that_does_not_read_is_dropped(files, loop, caplog):
             sock.close()
 
     run(main, loop)
-    assert "the client did not read for 0.3 s: dropped" in caplog.text
+    assert "the client did not read for 0.3 s: disconnected" in caplog.text
 
 
 def close_notify(sock: ssl.SSLSocket) -> None:

@@ -114,7 +114,7 @@ async def test_limits_beyond_the_context_are_in_force_where_it_shifts():
         ({"spec_type": "ngram-simple", "spec_draft_n_max": 5}, {}, 5, None),
         ({"spec_type": "ngram-simple"}, {"speculative.type": "none"}, 0, None),
         ({"spec_type": "ngram-simple"}, {"speculative.n_max": 4}, 4, None),
-        ({"spec_type": "ngram-simple"}, {"speculative.n_max": 400}, 32, "speculative.n_max: 32 is in force"),
+        ({"spec_type": "ngram-simple"}, {"speculative.n_max": 400}, 32, "speculative.n_max: 32 is used"),
         ({}, {"speculative_type": "ngram-simple"}, 0, "speculative_type has no effect"),
         ({}, {"speculative.p_min": 0.5}, 0, "speculative.p_min has no effect"),
     ],

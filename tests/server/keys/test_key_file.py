@@ -42,9 +42,9 @@ def test_a_line_says_how_its_client_shares_the_engine():
     [
         ("sha256:abc", "64 hexadecimal"),
         (f"sha256:{HASH}0", "64 hexadecimal"),
-        ("secret-1 secret-2", "must be one of name="),
-        ("secret-1 secret=2", "must be one of name="),
-        ("secret-1 rmp=60", "must be one of name="),
+        ("secret-1 secret-2", "must be among name="),
+        ("secret-1 secret=2", "must be among name="),
+        ("secret-1 rmp=60", "must be among name="),
         ("secret-1 rpm=60 rpm=61", "twice"),
         ("secret-1 rpm=0", "whole number from 1"),
         ("secret-1 rpm=1.5", "whole number"),

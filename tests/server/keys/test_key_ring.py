@@ -81,7 +81,7 @@ def test_a_file_that_cannot_be_used_leaves_the_keys_as_they_were(tmp_path, text,
     with pytest.raises(ConfigError):
         keys.reload()
     assert not keys.reload_or_log()
-    assert "stay as they were" in caplog.text
+    assert "stay in use" in caplog.text
     assert keys.find(digest_of("a"))
 
 
@@ -110,7 +110,7 @@ async def test_the_file_is_read_again_when_it_changes(tmp_path, monkeypatch, cap
     keys = ring(file, "a\n")
     watching = asyncio.create_task(keys.watch())
     file.write_text("# being edited\n")
-    await until(lambda: "stay as they were" in caplog.text)
+    await until(lambda: "stay in use" in caplog.text)
     assert keys.find(digest_of("a"))
     other = tmp_path / "new"
     other.write_text("b\n")
@@ -121,7 +121,7 @@ async def test_the_file_is_read_again_when_it_changes(tmp_path, monkeypatch, cap
     watching.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await watching
-    assert caplog.text.count("stay as they were") == 1
+    assert caplog.text.count("stay in use") == 1
 
 
 def test_a_file_that_goes_while_it_is_read_does_not_end_the_watch(tmp_path, monkeypatch):

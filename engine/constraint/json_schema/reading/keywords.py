@@ -198,7 +198,7 @@ class Keywords(Document):
                     patterns=((patterns[0], shape.additional or ANYTHING),),
                     additional=Nothing(),
                 )
-        self._refuse("propertyNames", "that is neither a list of names nor one pattern")
+        self._refuse("propertyNames", "other than a list of names or one pattern")
         return shape
 
     @staticmethod

@@ -205,7 +205,7 @@ class Writer:
             items = _Fields([(self._value(value), False) for value in values], "")
             return self._counted("[", "]", items, shape.least, shape.most)
         if not self._lenient:
-            raise ConfigError(f"{shape.where}uniqueItems is not supported but for items out of an enum")
+            raise ConfigError(f"{shape.where}uniqueItems is supported only for items from an enum")
         self._ignored["uniqueItems"] = None
         return None
 
@@ -216,7 +216,9 @@ class Writer:
         if fields.limited:
             cap = len(fields.listed) + names.MAX_NAMES
             if shape.least > cap:
-                raise ConfigError(f"minProperties: more than {cap} names out of a pattern are not supported")
+                raise ConfigError(
+                    f"minProperties: more than {cap} names that match a pattern are not supported"
+                )
             shape = replace(shape, most=cap if shape.most is None else min(shape.most, cap))
         required = sum(needed for _, needed in fields.listed)
         optional = len(fields.listed) - required

@@ -27,7 +27,7 @@ def _parts(value: Any) -> Input:
         if isinstance(item, str):
             parts.append(item)
         elif not is_token(item):
-            raise ValueError("a list of token ids holds something else")
+            raise ValueError("a list of token ids contains something else")
         elif parts and isinstance(parts[-1], list):
             parts[-1].append(item)
         else:
@@ -99,7 +99,7 @@ class TruncationFields(Schema):
     """Inputs that are too long for the model are refused unless one of these fields truncates them."""
 
     truncate_prompt_tokens: int | None = field(
-        "use only the first N tokens of longer inputs, with a warning; -1: as many as the model takes",
+        "truncate longer inputs to their first N tokens, with a warning; -1: to as many as the model takes",
         -1,
         ge=-1,
         le=INT_MAX,
@@ -109,44 +109,49 @@ class TruncationFields(Schema):
     def cut_to(self) -> int | None:
         """The limit in the form that `server.input.task_inputs` takes. Raises ApiError (400)."""
         if self.truncate_prompt_tokens == 0:
-            raise wrong("truncate_prompt_tokens", "must be at least 1, or -1 for what the model takes")
+            raise wrong("truncate_prompt_tokens", "must be at least 1, or -1 for as many as the model takes")
         if self.truncate is False and self.truncate_prompt_tokens is not None:
             raise wrong("truncate", "false contradicts truncate_prompt_tokens; send one of them")
         return -1 if self.truncate and self.truncate_prompt_tokens is None else self.truncate_prompt_tokens
 
 
 class EmbeddingRequest(TruncationFields):
-    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    model: str | None = field("optional if only one model is served", "stories", max_length=512)
     input: InputField | None = field(
         "text, token ids, or a list of either; also llama-server's objects with `prompt_string` or `content`",
         ["Once upon a time", "a little cat"],
     )
     content: InputField | None = field(
-        "in place of `input`: the answer is llama-server's, on any of the routes", "Once upon a time"
+        "in place of `input`: the response then has llama-server's format, on any of the routes",
+        "Once upon a time",
     )
     encoding_format: Literal["float", "base64"] | None = field(
         "base64: of little-endian float32 (default float)", "base64"
     )
     dimensions: int | None = field(
-        "keep so many of the first numbers, brought to length 1 again; for models trained for it",
+        "truncate vectors to this many dimensions and renormalize them; for models trained for it",
         256,
         ge=1,
         le=INT_MAX,
     )
     pooling: Pooling | None = field(
-        "of the tokens' vectors: `mean`, `cls` (the first), `last`, `none` (all of them; not on "
-        "/v1/embeddings), `rank` (scores; see /v1/rerank); default: --pooling, else as the model's file says",
+        "how token vectors are pooled: `mean`, `cls` (the first), `last`, `none` (all of them; not on "
+        "/v1/embeddings), `rank` (scores; see /v1/rerank); default: --pooling, else that of the model file",
         "mean",
     )
-    normalize: bool | None = field("to length 1 (default true, but false with pooling `none`)", True)
+    normalize: bool | None = field(
+        "normalize vectors to length 1 (default: true, but false with pooling `none`)", True
+    )
     embd_normalize: int | None = field(
-        "as llama-server: -1 not, 0 to a greatest value of 32760, 1 to a sum of 1, 2 to length 1, p to a "
-        "p-norm of 1 (default 2, but -1 with pooling `none`)",
+        "normalization as in llama-server: -1: none, 0: largest absolute value 32760, 1: 1-norm, 2: "
+        "Euclidean norm, p: p-norm (default: 2, but -1 with pooling `none`)",
         2,
         ge=-1,
         le=1024,
     )
-    timeout_ms: int | None = field("time for queue and computing together", 60000, ge=1, le=INT_MAX)
+    timeout_ms: int | None = field(
+        "time limit for queueing and computation together", 60000, ge=1, le=INT_MAX
+    )
 
 
 class NativeEmbedding(Reply):
@@ -154,5 +159,5 @@ class NativeEmbedding(Reply):
 
     index: int = required("the input's place", 0)
     embedding: list[list[float]] = required(
-        "its vector; with pooling `none` one for each token", [[0.6, -0.8]]
+        "the input's vector; with pooling `none`, one per token", [[0.6, -0.8]]
     )

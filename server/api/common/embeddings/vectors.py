@@ -74,7 +74,9 @@ def no_head(engine: Engine) -> ApiError:
 async def vectors_of(
     inputs: Sequence[Input], body: EmbeddingRequest, format: VectorFormat, param: str, context: RequestContext
 ) -> tuple[list[NDArray[np.float32]], int]:
-    """The vectors of each input in `format`, and the number of tokens. param: the name of the inputs' field.
+    """The vectors of each input in `format`, and the number of tokens.
+
+    param: the name of the inputs' field.
     """
     tokens = await input_tokens(inputs, context, param, body.cut_to())
     vectors = await embed(tokens, format.pooling, param, context)

@@ -67,7 +67,9 @@ def parameter_size(n: int) -> str:
 
 
 def capabilities(info: Mapping[str, Any], tokenizer: Any, formats: object) -> list[str]:
-    """What a model can do, in Ollama's terms. formats: the model's chat formats, as `ChatSupport` has them.
+    """What a model can do, in Ollama's terms.
+
+    formats: the model's chat formats, as `ChatSupport` has them.
     """
     chat = formats if isinstance(formats, ChatFormats) else None
     generates = info.get("generates") is not False

@@ -123,7 +123,7 @@ _Breaker = Annotated[str, Field(min_length=1, max_length=MAX_BREAKER_BYTES)]
 
 
 class StreamOptions(Schema):
-    include_usage: bool | None = field("end with a chunk that has `usage` and no choices", True)
+    include_usage: bool | None = field("end the stream with a chunk that has `usage` and no choices", True)
     include_obfuscation: bool | None = field("no effect: streams are not padded", False)
 
 
@@ -133,9 +133,12 @@ def _number(default: float, low: float, high: float, text: str, example: float) 
 
 
 class LoraScale(Schema):
-    id: int = Field(ge=0, le=INT_MAX, description="of the adapter, see /lora-adapters", examples=[0])
+    id: int = Field(ge=0, le=INT_MAX, description="number of the adapter, see /lora-adapters", examples=[0])
     scale: float = Field(
-        ge=-MAX_ADAPTER_SCALE, le=MAX_ADAPTER_SCALE, description="0: it is not used", examples=[0.5]
+        ge=-MAX_ADAPTER_SCALE,
+        le=MAX_ADAPTER_SCALE,
+        description="scale of the adapter; 0: not used",
+        examples=[0.5],
     )
 
 
@@ -150,159 +153,178 @@ class SequenceFields(Schema):
     }
     place: ClassVar[str] = ""
 
-    stop: Stops | None = field("end before the first of these strings", ["The end"])
-    stop_token_ids: _StopIds | None = field("end at any of these tokens", [2])
+    stop: Stops | None = field("stop before the first of these strings", ["The end"])
+    stop_token_ids: _StopIds | None = field("stop at any of these tokens", [2])
     seed: int | None = field(
-        "same seed, same text; choice j uses seed + j; negative ones count modulo 2^64",
+        "random seed; choice j uses seed + j; negative values are taken modulo 2^64",
         42,
         ge=-(2**63),
         le=2**64 - 1,
     )
     logit_bias: LogitBias | None = field("token id → number added to its logit", {"263": -2.5})
 
-    temperature: float | None = _number(0.8, 0, 100, "0: always the most likely token", 0.7)
-    top_p: float | None = _number(0.95, 0, 1, "keep the most likely tokens until they sum to p", 0.95)
+    temperature: float | None = _number(0.8, 0, 100, "0: greedy decoding", 0.7)
+    top_p: float | None = _number(
+        0.95, 0, 1, "keep the most likely tokens whose probabilities sum to p", 0.95
+    )
     top_k: int | None = _number(40, -1, INT_MAX, "keep the k most likely tokens; 0 or -1: off", 40)
     min_p: float | None = _number(
-        0.05, 0, 1, "keep tokens with at least this share of the best one's probability", 0.05
+        0.05, 0, 1, "minimum probability of a token relative to the most likely one", 0.05
     )
     typical_p: float | None = _number(1, 0, 1, "locally typical sampling", 0.9)
-    top_a: float | None = _number(0, 0, 1, "keep tokens above a x (greatest probability)²", 0.1)
+    top_a: float | None = _number(0, 0, 1, "minimum probability of a token: a x (largest probability)²", 0.1)
     tfs_z: float | None = _number(1, 0, 1, "tail-free sampling", 0.95)
-    mirostat: int | None = _number(0, 0, 2, "1 or 2: that version replaces the truncation steps", 2)
+    mirostat: int | None = _number(
+        0, 0, 2, "version of mirostat, which replaces the truncation steps: 1 or 2", 2
+    )
     mirostat_tau: float | None = _number(5, 0, 100, "target surprise in bits", 5)
     mirostat_eta: float | None = _number(0.1, 0, 10, "learning rate of mirostat", 0.1)
-    repeat_penalty: float | None = _number(1, 0.001, 1000, "divides logits of tokens seen before", 1.1)
-    repeat_last_n: int | None = _number(64, -1, INT_MAX, "window of the penalties; -1: everything", 64)
-    frequency_penalty: float | None = _number(0, -100, 100, "subtracted per earlier occurrence", 0.5)
-    presence_penalty: float | None = _number(0, -100, 100, "subtracted once if seen before", 0.5)
+    repeat_penalty: float | None = _number(1, 0.001, 1000, "divide the logits of recent tokens by this", 1.1)
+    repeat_last_n: int | None = _number(
+        64, -1, INT_MAX, "number of recent tokens for the penalties; -1: all", 64
+    )
+    frequency_penalty: float | None = _number(
+        0, -100, 100, "subtract this from the logits of recent tokens, per occurrence", 0.5
+    )
+    presence_penalty: float | None = _number(
+        0, -100, 100, "subtract this once from the logits of recent tokens", 0.5
+    )
     dry_multiplier: float | None = _number(
-        0, -100, 100, "DRY: subtracted from the logits of tokens that lengthen a repetition", 0.8
+        0, -100, 100, "DRY: subtract this from the logits of tokens that lengthen a repetition", 0.8
     )
     dry_base: float | None = _number(1.75, 1, 1e6, "DRY: factor for each further token of a repetition", 1.75)
-    dry_allowed_length: int | None = _number(2, 0, INT_MAX, "DRY: repetitions that cost nothing", 2)
-    dry_penalty_last_n: int | None = _number(64, -1, INT_MAX, "window of DRY; -1: everything", 64)
+    dry_allowed_length: int | None = _number(
+        2, 0, INT_MAX, "DRY: longest repetition, in tokens, without a penalty", 2
+    )
+    dry_penalty_last_n: int | None = _number(
+        64, -1, INT_MAX, "DRY: number of recent tokens to look at; -1: all", 64
+    )
     dry_sequence_breakers: list[_Breaker] | None = field(
-        'DRY: texts that end a repetition (default a line break, ":", a double quote and "*")',
+        'DRY: texts that end a repetition (default: a line break, ":", a double quote and "*")',
         ["\n", ":"],
         max_length=MAX_BREAKERS,
     )
     top_n_sigma: float | None = _number(
-        -1, -1, 1000, "keep logits within n standard deviations of the greatest; 0 and below: off", 1.5
+        -1, -1, 1000, "keep logits within n standard deviations of the largest; 0 and below: off", 1.5
     )
-    xtc_probability: float | None = _number(0, 0, 1, "XTC: how often it excludes the top choices", 0.5)
+    xtc_probability: float | None = _number(
+        0, 0, 1, "XTC: probability that the most likely tokens are excluded", 0.5
+    )
     xtc_threshold: float | None = _number(
-        0.1, 0, 1, "XTC: all but the least likely of the tokens above this are excluded; above 0.5: off", 0.1
+        0.1, 0, 1, "XTC: probability above which only the least likely token remains; above 0.5: off", 0.1
     )
     dynatemp_range: float | None = _number(
-        0, 0, 100, "the temperature varies by so much, with the entropy of the candidates", 0.5
+        0, 0, 100, "vary the temperature by up to this, by the entropy of the candidates", 0.5
     )
     dynatemp_exponent: float | None = _number(1, 0, 100, "how the entropy maps to the temperature", 1)
     adaptive_target: float | None = _number(
         -1, -1, 1, "adaptive-p, if `samplers` has it: prefer tokens near this probability; below 0: off", 0.5
     )
-    adaptive_decay: float | None = _number(0.9, 0, 0.99, "adaptive-p: how slowly its average forgets", 0.9)
+    adaptive_decay: float | None = _number(
+        0.9, 0, 0.99, "adaptive-p: decay of its running average; higher: slower", 0.9
+    )
     min_keep: int | None = _number(
-        0, 0, INT_MAX, "fewest candidates that typical_p, top_p, min_p and XTC leave", 0
+        0, 0, INT_MAX, "minimum number of candidates that typical_p, top_p, min_p and XTC leave", 0
     )
     samplers: _Samplers | None = field(
-        "the steps that run, in order, by llama.cpp's names or as a string of its letters (default: "
+        "the sampling steps to run, in order, by llama.cpp's names or as a string of its letters (default: "
         "penalties, dry, top_n_sigma, top_k, tfs_z, typ_p, top_p, min_p, top_a, xtc, temperature)",
         ["penalties", "top_k", "top_p", "temperature"],
     )
-    min_tokens: int | None = _number(0, 0, INT_MAX, "no end of text before that many tokens", 16)
-    ignore_eos: bool | None = field("never end by the model's own choice", False)
+    min_tokens: int | None = _number(0, 0, INT_MAX, "minimum number of tokens to generate", 16)
+    ignore_eos: bool | None = field("never stop at an end-of-generation token", False)
 
     batch_size: int | None = field(
-        "most prompt tokens computed per step, up to the server's limit; "
-        "`timings.n_batch` has the value in force",
+        "maximum number of prompt tokens computed per step, up to the server's limit; `timings.n_batch` has "
+        "the effective value",
         256,
         ge=1,
         le=2**63 - 1,
     )
     n_batch: int | None = field("another name of `batch_size`", 256, ge=1, le=2**63 - 1)
     n_keep: int | None = field(
-        "with --context-shift: first tokens of the prompt, besides that of its beginning, that stay when "
-        "the context is full; -1: all (default 0)",
+        "with --context-shift: number of tokens at the beginning of the prompt that stay when the context is"
+        " full, in addition to a BOS token; -1: all (default: 0)",
         0,
         ge=-1,
         le=INT_MAX,
     )
-    cache_prompt: bool | None = field("false: neither read nor fill the prefix cache", True)
+    cache_prompt: bool | None = field("false: do not use the prefix cache", True)
     cache_salt: str | None = field(
-        "vLLM's: share prefixes only with requests that have the same salt, and the same key with "
-        "--cache-isolation key",
+        "as in vLLM: share prefixes only with requests that have the same salt (with --cache-isolation key, "
+        "also the same key)",
         "our-team",
         min_length=1,
         max_length=256,
     )
     speculative_type: Literal["none", "ngram-simple", "draft-simple"] | None = field(
-        "speculative decoding, which changes the speed and not the text; ngram-simple: draft what followed "
-        "the last tokens where they occurred before; draft-simple: with --draft-model (default: --spec-type)",
+        "speculative decoding, which changes only the speed; ngram-simple: draft the tokens that followed an"
+        " earlier occurrence of the last ones; draft-simple: draft with --draft-model (default: --spec-type)",
         "ngram-simple",
         alias="speculative.type",
     )
     speculative_n_max: int | None = field(
-        "most tokens drafted for one step (default: --spec-draft-n-max)",
+        "maximum number of tokens drafted per step (default: --spec-draft-n-max)",
         8,
         alias="speculative.n_max",
         ge=0,
         le=INT_MAX,
     )
     timeout_ms: int | None = field(
-        "time for queue, prompt and generation together; then the text so far is the answer, "
-        'with finish_reason "length" and a warning',
+        "time limit for queueing, prefill and decode together; when it expires, the text so far is returned,"
+        ' with finish_reason "length" and a warning',
         30_000,
         ge=1,
         le=INT_MAX,
     )
     priority: int | None = field(
-        "vLLM's: requests with a lower number run first, and take the place of running ones with a higher "
-        "number (default: that of the API key, else 0); a key allows its own number and higher ones",
+        "as in vLLM: requests with a lower number run first, and preempt running ones with a higher number "
+        "(default: that of the API key, else 0); a key allows its own number and higher ones",
         0,
         ge=-MAX_PRIORITY,
         le=MAX_PRIORITY,
     )
     return_tokens: bool | None = field("add each choice's token ids as `tokens`", False)
     lora: list[LoraScale] | None = field(
-        "the LoRA adapters to use (see /lora-adapters), those that are not named with scale 0; absent: all, "
-        "with the server's scales",
+        "the LoRA adapters to use (see /lora-adapters); those not listed are not used; absent: all, with the"
+        " server's scales",
         [{"id": 0, "scale": 0.5}],
         max_length=MAX_ADAPTERS,
     )
     id_slot: int | None = field("the slot to run in (see /slots); -1 or absent: any", 0, ge=-1, le=INT_MAX)
     timings_per_token: bool | None = field("with `stream`: add `timings` to every chunk", False)
     return_progress: bool | None = field(
-        "with `stream`: report progress of the prompt, before the first token, as `prompt_progress`", False
+        "with `stream`: report prefill progress before the first token, as `prompt_progress`", False
     )
 
 
 class SamplingFields(SequenceFields):
     """Fields of the generating routes; in Ollama's API, most of them are in `options`."""
 
-    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
-    stream: bool | None = field("answer as server-sent events", True)
+    model: str | None = field("optional if only one model is served", "stories", max_length=512)
+    stream: bool | None = field("stream the response as server-sent events", True)
 
 
 class LogprobFields(Schema):
     """The fields with which chat requests ask for log-probabilities."""
 
-    logprobs: bool | None = field("natural logs of the unmodified softmax", True)
-    top_logprobs: int | None = field("also of the N most likely; needs `logprobs`", 5, ge=0, le=20)
+    logprobs: bool | None = field("log-probabilities: natural logs of the unmodified softmax", True)
+    top_logprobs: int | None = field("also return the N most likely tokens; needs `logprobs`", 5, ge=0, le=20)
 
 
 class GenerationFields(SamplingFields):
     """Fields of the routes whose responses have choices."""
 
     stream_options: StreamOptions | None = field("only with `stream`", {"include_usage": True})
-    n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
+    n: int | None = field("completions per prompt (default: 1)", 1, ge=1, le=INT_MAX)
     n_probs: int | None = field(
-        "llama-server's way to ask for log-probabilities, also of the N most likely tokens", 3, ge=0, le=20
+        "log-probabilities as in llama-server, including the N most likely tokens", 3, ge=0, le=20
     )
     prompt_logprobs: int | None = field(
-        "vLLM's: log-probabilities of the prompt's tokens, also of the N most likely; not with `stream`",
+        "as in vLLM: log-probabilities of the prompt's tokens, including the N most likely; not with "
+        "`stream`",
         3,
         ge=0,
         le=20,
     )
-    verbose: bool | None = field("add `__verbose`: the first choice as /completion has it", False)
+    verbose: bool | None = field("add `__verbose`: the first choice in the format of /completion", False)

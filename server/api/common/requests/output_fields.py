@@ -58,12 +58,12 @@ class StructuredFields(Schema):
     """The fields that `requested_constraint` reads. At most one may be set."""
 
     response_format: _Format | None = field(
-        "what the text must match: a `json_object`, `json_schema`, `regex`, `choice`, `grammar` or `text`",
+        "constraint on the output: a `json_object`, `json_schema`, `regex`, `choice`, `grammar` or `text`",
         {"type": "choice", "choices": ["yes", "no"]},
     )
-    grammar: str | None = field("GBNF grammar that the text must match", 'root ::= "yes" | "no"')
+    grammar: str | None = field("GBNF grammar that the output must match", 'root ::= "yes" | "no"')
     json_schema: _JsonSchema | None = field(
-        "JSON schema that the text must match; {}: any object", {"type": "integer"}
+        "JSON schema that the output must match; {}: any object", {"type": "integer"}
     )
 
 
@@ -124,16 +124,18 @@ class GuidedFields(Schema):
     )
     guided_json_object: bool | None = field("vLLM's older name of `structured_outputs.json_object`", True)
     guided_whitespace_pattern: str | None = field(
-        "white space between parts of JSON, with `guided_json`", "[ ]?"
+        "allowed white space between parts of JSON, with `guided_json`", "[ ]?"
     )
     structural_tag: TagField | None = field(
-        "vLLM's older name of `structured_outputs.structural_tag`: text of which parts between tags are JSON",
+        "vLLM's older name of `structured_outputs.structural_tag`: text whose parts between tags are JSON",
         _TAG,
     )
-    regex: str | None = field("SGLang's regular expression that the text must match", "[0-9]+")
-    ebnf: str | None = field("SGLang's grammar (GBNF or Lark) that the text must match", 'root ::= "yes"')
+    regex: str | None = field("SGLang's field: regular expression that the output must match", "[0-9]+")
+    ebnf: str | None = field(
+        "SGLang's field: grammar (GBNF or Lark) that the output must match", 'root ::= "yes"'
+    )
     format: Literal["", "json"] | dict[str, Any] | None = field(
-        "Ollama's JSON schema, or `json` for any JSON object", "json"
+        "Ollama's field: JSON schema, or `json` for any JSON object", "json"
     )
 
 

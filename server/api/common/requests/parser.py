@@ -1,5 +1,4 @@
-"""What the parsers of all APIs share: generation options, tools, unknown fields, reading of untyped objects.
-"""
+"""What the parsers of all APIs share: generation options, tools, unknown fields, reads of untyped objects."""
 
 from __future__ import annotations
 

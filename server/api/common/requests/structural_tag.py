@@ -1,5 +1,4 @@
-"""vLLM's and SGLang's structural tags as a grammar: text in which the parts between tags match a constraint.
-"""
+"""vLLM's and SGLang's structural tags as a grammar: text whose parts between tags match a constraint."""
 
 from __future__ import annotations
 

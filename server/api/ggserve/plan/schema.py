@@ -15,37 +15,43 @@ MAX_LAYERS = 10_000
 class PlanRequest(Schema):
     model: str | None = field("a served model; default: the only one", "stories", max_length=512)
     file: str | None = field("another GGUF file in the folder of that model", "b.gguf", max_length=255)
-    use_gpu: bool | Literal["auto"] | None = field("default, here and below: as the server was started", True)
-    gpu_layers: Annotated[int, Field(ge=0, le=MAX_LAYERS)] | Literal["all", "auto"] | None = field(
-        "layers on devices, the output counted as one more", "all"
+    use_gpu: bool | Literal["auto"] | None = field(
+        "default for this and the following fields: the server's own options", True
     )
-    cpu_moe: bool | None = field("the experts of all layers on the CPU", True)
+    gpu_layers: Annotated[int, Field(ge=0, le=MAX_LAYERS)] | Literal["all", "auto"] | None = field(
+        "number of offloaded layers; the output counts as one more", "all"
+    )
+    cpu_moe: bool | None = field("keep the experts of all layers on the CPU", True)
     n_cpu_moe: Annotated[int, Field(ge=0, le=MAX_LAYERS)] | None = field(
-        "those of the first layers only", None
+        "keep the experts of the first N layers on the CPU", None
     )
     override_tensor: list[Annotated[str, Field(max_length=512, pattern=r"^[ -~]+=[ -~]+$")]] | None = field(
-        "devices of tensors, by regular expressions for their names",
+        "devices of tensors, by regular expressions that match their names",
         [r"ffn_.*_exps=CPU"],
         max_length=64,
     )
     device: list[Annotated[str, Field(max_length=64, pattern=r"^[ -~]+$")]] | None = field(
-        "only these, by their names in `ggserve devices`", ["CUDA0"], max_length=16
+        "use only these devices, by their names in `ggserve devices`", ["CUDA0"], max_length=16
     )
     context_size: Annotated[int, Field(ge=2, le=1 << 26)] | None = field(
-        "tokens of the longest session", 8192
+        "maximum context length, in tokens", 8192
     )
-    parallel: Annotated[int, Field(ge=1, le=1024)] | None = field("sessions decoded together", 8)
-    kv_type: KvType | None = field("type of the cache's numbers", "q8_0")
+    parallel: Annotated[int, Field(ge=1, le=1024)] | None = field("number of requests decoded together", 8)
+    kv_type: KvType | None = field("data type of the KV cache", "q8_0")
 
 
 class PlanReply(Reply):
-    fits: bool = required("whether it would load", True)
-    problem: str | None = field("what does not fit, and what would", None)
-    gpu_layers: int | None = field("layers on devices", 33)
-    cpu_experts: int | None = field("layers whose experts are on the CPU, from the first", 0)
-    layers: list[str] | None = field("the device of each layer, the output's last", ["CUDA0", "CUDA0"])
-    kv_cells: int | None = field("tokens that the cache holds", 65536)
+    fits: bool = required("whether the model would load", True)
+    problem: str | None = field("what does not fit, and what would fit", None)
+    gpu_layers: int | None = field("number of offloaded layers", 33)
+    cpu_experts: int | None = field("number of layers, from the first, whose experts are on the CPU", 0)
+    layers: list[str] | None = field(
+        "the device of each layer; the last entry is the output", ["CUDA0", "CUDA0"]
+    )
+    kv_cells: int | None = field("size of the KV cache in tokens", 65536)
     devices: dict[str, dict[str, int | str]] | None = field(
         "bytes on each device", {"CUDA0": {"weights": 4_100_000_000, "kv": 1_073_741_824}}
     )
-    notes: list[str] | None = field("what was decided and why", ["the cache was bounded by free memory"])
+    notes: list[str] | None = field(
+        "notes on the placement, with reasons", ["the cache is limited by free memory"]
+    )

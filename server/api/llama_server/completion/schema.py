@@ -55,7 +55,7 @@ def _bias_entry(token: Any, bias: Any) -> tuple[int | str, float]:
     if isinstance(token, str) and token.isascii() and token.isdigit() and len(token) <= 10:
         token = int(token)
     if not is_token(token) and not (isinstance(token, str) and token):
-        raise ValueError("every entry must be for a token id or a text")
+        raise ValueError("every key must be a token id or a text")
     if bias is False:
         return token, -math.inf
     if isinstance(bias, bool) or not isinstance(bias, int | float) or not abs(bias) <= MAX_BIAS:
@@ -123,46 +123,46 @@ class NativeFields(StructuredFields, SamplingFields):
     n: int | None = field("completions per prompt (default 1)", 1, ge=1, le=INT_MAX)
     n_cmpl: int | None = field("another name of `n`", 1, ge=1, le=INT_MAX)
     stream_options: StreamOptions | None = field(
-        "without effect: the last event has all counts", {"include_usage": True}
+        "no effect: the last event has all counts", {"include_usage": True}
     )
     logit_bias: BiasField | None = field(  # type: ignore[assignment]  # more than the OpenAI routes take
-        "a map or pairs: token id or text → number added to the logits, false: never",
+        "map or pairs: token id or text → number added to the logits; false bans it",
         [[263, 1.5], [" the", False]],
     )
     n_probs: int | None = field(
-        "also tell the probabilities of the N most likely tokens at each place", 5, ge=0, le=20
+        "also return the probabilities of the N most likely tokens at each position", 5, ge=0, le=20
     )
     logprobs: int | None = field("another name of `n_probs`", 5, ge=0, le=20)
     post_sampling_probs: bool | None = field(
-        "probabilities after truncation and temperature, not of the model's own row", False
+        "return probabilities after truncation and temperature instead of the model's own", False
     )
     response_fields: list[Name] | None = field(
-        "only these fields of the answer; a/b: field b of field a",
+        "return only these fields; a/b: field b of field a",
         ["content", "timings/predicted_per_second"],
         max_length=MAX_FIELDS,
     )
     t_max_predict_ms: int | None = field(
-        "end at the first line break after so many milliseconds of generating; -1: off",
+        "stop at the first line break after this many milliseconds of generating; -1: off",
         1000,
         ge=-1,
         le=2**53,
     )
 
     n_discard: int | None = field(
-        "with --context-shift: tokens behind the first `n_keep` that are dropped when the context is full; "
-        "0: half of them",
+        "with --context-shift: number of tokens after the first `n_keep` that are dropped when the context "
+        "is full; 0: half of them",
         0,
         ge=0,
         le=INT_MAX,
     )
-    n_cache_reuse: int | None = _neutral("shifting of the context", 0, ge=0, le=INT_MAX)
-    n_indent: int | None = _neutral("least indentation of lines", 0, ge=0, le=INT_MAX)
-    backend_sampling: bool | None = _neutral("where sampling is computed", False)
+    n_cache_reuse: int | None = _neutral("reuse of shifted prefixes", 0, ge=0, le=INT_MAX)
+    n_indent: int | None = _neutral("minimum indentation of lines", 0, ge=0, le=INT_MAX)
+    backend_sampling: bool | None = _neutral("sampling on a device", False)
 
 
 class NativeRequest(NativeFields):
     prompt: PromptField = required(
-        "text, token ids, both mixed, `{prompt_string}`, or a list of these", "Once upon a time"
+        "text, token ids, a mix of both, `{prompt_string}`, or a list of these", "Once upon a time"
     )
 
 
@@ -177,18 +177,20 @@ class InfillRequest(NativeFields):
     input_prefix: str = required("the text before the gap", "def add(a, b):\n")
     input_suffix: str = required("the text after the gap", "\n\nprint(add(1, 2))\n")
     input_extra: list[Extra] | None = field(
-        "pieces of other files", [{"filename": "llama.h", "text": "…"}], max_length=MAX_EXTRA
+        "excerpts of other files", [{"filename": "llama.h", "text": "…"}], max_length=MAX_EXTRA
     )
-    prompt: str | None = field("text already at the beginning of the gap", "    return ")
+    prompt: str | None = field("text that is already at the beginning of the gap", "    return ")
 
 
 class ProbabilityReply(Reply):
     id: int = required("the token", 471)
-    token: str = required("the text that it completes; empty where it is a part of a character", " was")
+    token: str = required("the text that the token completes; empty if it ends within a character", " was")
     bytes: list[int] = required("the token's own bytes", [32, 119, 97, 115])
-    logprob: float | None = field("natural log of its probability in the model's own row", -0.5)
-    prob: float | None = field("with `post_sampling_probs`: its probability when it was drawn", 0.6)
-    top_logprobs: list[dict[str, Any]] | None = field("the most likely tokens, in the same shape", [])
+    logprob: float | None = field("natural log of its probability in the model's own distribution", -0.5)
+    prob: float | None = field(
+        "with `post_sampling_probs`: its probability in the distribution that was sampled", 0.6
+    )
+    top_logprobs: list[dict[str, Any]] | None = field("the most likely tokens, in the same format", [])
     top_probs: list[dict[str, Any]] | None = field("the same with `post_sampling_probs`", None)
 
 
@@ -199,28 +201,31 @@ class NativeReply(Reply):
     """
 
     index: int = required("prompt x n + choice", 0)
-    content: str = required("the text; in a stream, what is new", " there was a cat.")
-    tokens: list[int] = required("its token ids, with `return_tokens` or `stream`", [])
-    stop: bool = required("whether this is the end", True)
+    content: str = required("the text; in a stream, the new text", " there was a cat.")
+    tokens: list[int] = required("token ids, with `return_tokens` or `stream`", [])
+    stop: bool = required("whether the generation has ended", True)
     tokens_predicted: int = required("tokens generated", 64)
-    tokens_evaluated: int = required("tokens of the prompt", 5)
-    id_slot: int = required("as in the request, else -1: places are not numbered", -1)
+    tokens_evaluated: int = required("number of prompt tokens", 5)
+    id_slot: int = required("the requested slot, else -1", -1)
     model: str = required("the served name", "stories")
-    generation_settings: dict[str, Any] = required("what was in force", {"temperature": 0.8, "n_predict": 64})
+    generation_settings: dict[str, Any] = required(
+        "the effective settings", {"temperature": 0.8, "n_predict": 64}
+    )
     prompt: str = required(
-        "the prompt as the model saw it, special tokens written out", "<s> Once upon a time"
+        "the prompt as the model saw it, with special tokens written out", "<s> Once upon a time"
     )
     has_new_line: bool = required("whether the text has a line break", False)
     truncated: bool = required(
-        "whether the context was full: it ended there, or with --context-shift lost its middle", False
+        "whether the context was full, so that the text ended or, with --context-shift, tokens were dropped",
+        False,
     )
     stop_type: str = required("eos, word, limit or none", "limit")
     stopping_word: str = required("the stop string that ended the text", "")
-    tokens_cached: int = required("tokens of the sequence in the cache at its end", 68)
-    timings: TimingsReply = required("what it took", {"prompt_n": 5, "predicted_n": 64})
+    tokens_cached: int = required("number of tokens of the sequence in the cache at its end", 68)
+    timings: TimingsReply = required("timings and token counts", {"prompt_n": 5, "predicted_n": 64})
     completion_probabilities: list[ProbabilityReply] | None = field("with `n_probs`", [])
     prompt_progress: dict[str, int] | None = field(
         "with `return_progress`, in events before the first token",
         {"total": 512, "cache": 128, "processed": 256, "time_ms": 40},
     )
-    warnings: list[str] | None = field("fields of the request that had no effect", ["n_indent has no effect"])
+    warnings: list[str] | None = field("request fields that had no effect", ["n_indent has no effect"])

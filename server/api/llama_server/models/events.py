@@ -14,7 +14,9 @@ PROGRESS_S = 0.2  # between two looks at a model that is being loaded
 async def model_events(
     registry: ModelRegistry, names: Collection[str] | None = None
 ) -> AsyncGenerator[dict[str, Any] | None, None]:
-    """State changes from now on, of these models or of all. Yields None from time to time if nothing changes.
+    """State changes from now on, of these models or of all.
+
+    Yields None from time to time if nothing changes.
     """
     before = _statuses(registry, names)
     while True:

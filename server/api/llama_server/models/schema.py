@@ -16,7 +16,7 @@ class ModelNameRequest(Schema):
 class LoadModelRequest(ModelNameRequest):
     stream: bool | None = field("report progress in server-sent events", False)
     reload: bool | None = field(
-        "load it also if it is loaded, from its file as it is now; the present engine finishes its requests",
+        "load the current file even if the model is loaded; the old engine finishes its requests",
         True,
     )
 
@@ -24,4 +24,4 @@ class LoadModelRequest(ModelNameRequest):
 class ModelChangedReply(Reply):
     success: bool = required("always true", True)
     model: str = required("the model's name", "stories")
-    state: str = required("as /v1/models has it", "ready")
+    state: str = required("as in /v1/models", "ready")

@@ -42,21 +42,25 @@ Texts = Annotated[
 
 
 class RerankRequest(TruncationFields):
-    model: str | None = field("may be left out if one model is served", "bge-reranker", max_length=512)
-    query: str = required("what the documents are compared with", "What is a panda?")
-    documents: Texts | None = field("what is ranked, in Jina's format", ["hi", "it is a bear"])
+    model: str | None = field("optional if only one model is served", "bge-reranker", max_length=512)
+    query: str = required("the query to compare the documents with", "What is a panda?")
+    documents: Texts | None = field("the documents to rank, in Jina's format", ["hi", "it is a bear"])
     texts: Texts | None = field(
-        "the same in the format of Hugging Face's text-embeddings-inference, which the answer then has",
+        "the same in the format of text-embeddings-inference, which the response then has too",
         ["hi", "it is a bear"],
     )
-    top_n: int | None = field("only so many, the best ones; default: all", 3, ge=1, le=INT_MAX)
-    return_documents: bool | None = field("with `documents`: each result has its text (default false)", True)
+    top_n: int | None = field("return only the N best results; default: all", 3, ge=1, le=INT_MAX)
+    return_documents: bool | None = field(
+        "with `documents`: return the text of each result (default: false)", True
+    )
     return_text: bool | None = field("with `texts`: the same", True)
     raw_scores: bool | None = field(
-        "with `texts`: false brings the scores to 0 … 1 by a sigmoid (default true: as the model gives them)",
+        "with `texts`: false maps the scores to 0 … 1 with a sigmoid (default: true, the model's own scores)",
         True,
     )
-    timeout_ms: int | None = field("time for queue and computing together", 60000, ge=1, le=INT_MAX)
+    timeout_ms: int | None = field(
+        "time limit for queueing and computation together", 60000, ge=1, le=INT_MAX
+    )
 
 
 class RerankDocument(Reply):
@@ -64,27 +68,27 @@ class RerankDocument(Reply):
 
 
 class RerankResult(Reply):
-    index: int = required("the document's place in the request", 1)
-    relevance_score: float = required("as the model gives it: the greater, the more relevant", 5.3)
+    index: int = required("index of the document in the request", 1)
+    relevance_score: float = required("the model's own score; greater is more relevant", 5.3)
     document: RerankDocument | None = field("with `return_documents`", {"text": "it is a bear"})
 
 
 class RerankUsage(Reply):
-    prompt_tokens: int = required("tokens of all pairs of query and document", 19)
+    prompt_tokens: int = required("tokens of all query-document pairs", 19)
     total_tokens: int = required("the same", 19)
 
 
 class TeiResult(Reply):
     """With `texts`, the response is a list of these. Warnings are in the header `x-warnings`."""
 
-    index: int = required("the text's place in the request", 1)
-    score: float = required("the greater, the more relevant", 5.3)
+    index: int = required("index of the text in the request", 1)
+    score: float = required("greater is more relevant", 5.3)
     text: str | None = field("with `return_text`", "it is a bear")
 
 
 class RerankReply(Reply):
-    object: str = required("what it is", "list")
+    object: str = required("object type", "list")
     model: str = required("its name", "bge-reranker")
     results: list[RerankResult] = required("best first", [{"index": 1, "relevance_score": 5.3}])
-    usage: RerankUsage = required("what it took", {"prompt_tokens": 19, "total_tokens": 19})
-    warnings: list[str] | None = field("fields of the request that had no effect", ["foo has no effect"])
+    usage: RerankUsage = required("timings and token counts", {"prompt_tokens": 19, "total_tokens": 19})
+    warnings: list[str] | None = field("request fields that had no effect", ["foo has no effect"])

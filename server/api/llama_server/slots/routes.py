@@ -1,5 +1,4 @@
-"""POST /slots/{id_slot}?action=save, restore or erase: the sequence that last ran in a slot, and its files.
-"""
+"""POST /slots/{id_slot}?action=save, restore or erase: the sequence that last ran in a slot, and files."""
 
 from __future__ import annotations
 
@@ -26,7 +25,9 @@ _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 
 
 class _Route(Route):
-    """Accepts a JSON body or none. From browsers it accepts only JSON, since any page can send an empty body.
+    """Accepts a JSON body or none.
+
+    From browsers it accepts only JSON, since any page can send an empty body.
     """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -50,7 +51,7 @@ async def slot_action(
     action: Annotated[str, Query(description="save, restore or erase", examples=["erase"])],
     request: Request,
     context: ContextDep,
-    model: Annotated[str | None, Query(description="may be left out if one model is served")] = None,
+    model: Annotated[str | None, Query(description="optional if only one model is served")] = None,
     body: SlotRequest | None = None,
 ) -> Response:
     """Save the sequence that last ended in a slot with its KV cells, restore one, or erase it.

@@ -97,7 +97,9 @@ def _piece(tokenizer: Any, id: int) -> str | list[int]:
 
 @router.post("/detokenize", response_model=None, responses={200: {"model": DetokenizeReply}})
 async def detokenize(body: DetokenizeRequest, context: ContextDep) -> Response:
-    """Return the text of token ids, with special tokens written out. Bytes that are not UTF-8 become U+FFFD.
+    """Return the text of token ids, with special tokens written out.
+
+    Bytes that are not UTF-8 become U+FFFD.
     """
     tokenizer = context.select_engine(body.model).tokenizer
     check_fields(body, context)

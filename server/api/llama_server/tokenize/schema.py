@@ -49,44 +49,50 @@ ContentField = Annotated[
 
 
 class TokenizeRequest(Schema):
-    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
-    content: ContentField | None = field("the text, or texts and token ids in one list", "Once upon a time")
-    prompt: str | None = field("vLLM's name of `content`; the response then has its fields, too", "Once upon")
-    add_special: bool | None = field("add what a prompt begins with (default: only with `prompt`)", False)
+    model: str | None = field("optional if only one model is served", "stories", max_length=512)
+    content: ContentField | None = field("the text, or a list of texts and token ids", "Once upon a time")
+    prompt: str | None = field(
+        "vLLM's name of `content`; the response then has vLLM's fields too", "Once upon"
+    )
+    add_special: bool | None = field(
+        "add the special tokens with which a prompt begins (default: only with `prompt`)", False
+    )
     add_special_tokens: bool | None = field("vLLM's name of `add_special`", False)
-    parse_special: bool | None = field("read special tokens in the text (default true)", True)
-    with_pieces: bool | None = field("tell each token's text, too", True)
+    parse_special: bool | None = field("recognize special tokens in the text (default: true)", True)
+    with_pieces: bool | None = field("also return each token's text", True)
 
 
 class TokenPiece(Reply):
     id: int = required("the token", 459)
-    piece: str | list[int] = required("its text; bytes, if it is only a part of a character", "Once")
+    piece: str | list[int] = required(
+        "the token's text, or bytes if it is only a part of a character", "Once"
+    )
 
 
 class TokenizeReply(Reply):
     tokens: list[int] | list[TokenPiece] = required(
-        "ids, or with `with_pieces` ids and texts", [459, 464, 264, 409]
+        "token ids, or with `with_pieces` ids and texts", [459, 464, 264, 409]
     )
-    count: int | None = field("with `prompt`: how many", 4)
-    max_model_len: int | None = field("with `prompt`: tokens of the longest session", 4096)
+    count: int | None = field("with `prompt`: number of tokens", 4)
+    max_model_len: int | None = field("with `prompt`: maximum context length", 4096)
 
 
 class DetokenizeRequest(Schema):
-    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    model: str | None = field("optional if only one model is served", "stories", max_length=512)
     tokens: IdList = required("token ids", [459, 464, 264, 409])
 
 
 class DetokenizeReply(Reply):
     content: str = required("the text", "Once upon a time")
-    prompt: str = required("the same, by vLLM's name", "Once upon a time")
+    prompt: str = required("the same, under vLLM's name", "Once upon a time")
 
 
 class TokenizerInfoReply(Reply):
     """vLLM's format, for clients that evaluate models with a remote tokenizer."""
 
-    tokenizer_class: str = required("the kind of vocabulary", "llama")
-    bos_token: str | None = required("what a prompt begins with", "<s>")
-    eos_token: str | None = required("what ends an answer", "</s>")
+    tokenizer_class: str = required("the kind of tokenizer", "llama")
+    bos_token: str | None = required("beginning-of-sequence token", "<s>")
+    eos_token: str | None = required("end-of-sequence token", "</s>")
     pad_token: str | None = required("always null: nothing is padded", None)
-    add_bos_token: bool = required("whether `add_special_tokens` adds it", True)
-    model_max_length: int = required("tokens of the longest session", 4096)
+    add_bos_token: bool = required("whether `add_special_tokens` adds the token", True)
+    model_max_length: int = required("maximum context length", 4096)

@@ -58,12 +58,16 @@ Role = Annotated[str, PlainValidator(_role), WithJsonSchema({"type": "string", "
 
 
 class Message(Schema):
-    role: Role = Field(description="whose message it is", examples=["user"])
-    content: ContentField = field("text, or parts of type text", "Hello")
-    name: str | None = field("of who speaks, or of the tool", "Ann", max_length=256)
-    tool_calls: list[ToolCall] | None = field("of the assistant", [CALL_EXAMPLE], max_length=MAX_CALLS)
-    tool_call_id: str | None = field("of a result: the call's id", "call_1", max_length=256)
-    reasoning_content: str | None = field("of the assistant: what it thought before", "The user greets me.")
+    role: Role = Field(description="the author of the message", examples=["user"])
+    content: ContentField = field("text, or a list of text parts", "Hello")
+    name: str | None = field("name of the author or the tool", "Ann", max_length=256)
+    tool_calls: list[ToolCall] | None = field(
+        "the assistant's tool calls", [CALL_EXAMPLE], max_length=MAX_CALLS
+    )
+    tool_call_id: str | None = field("of a result: the id of its call", "call_1", max_length=256)
+    reasoning_content: str | None = field(
+        "the assistant's reasoning before the message", "The user greets me."
+    )
 
     @model_validator(mode="after")
     def _is_whole(self) -> Message:
@@ -71,11 +75,11 @@ class Message(Schema):
         if self.content is None and not assistant:
             raise ValueError("content: is required")
         if self.tool_calls and not assistant:
-            raise ValueError("tool_calls: only the assistant calls tools")
+            raise ValueError("tool_calls: only assistant messages have them")
         if self.reasoning_content and not assistant:
-            raise ValueError("reasoning_content: only the assistant has some")
+            raise ValueError("reasoning_content: only assistant messages have it")
         if self.tool_call_id is not None and self.role != "tool":
-            raise ValueError("tool_call_id: only messages of the role 'tool' have one")
+            raise ValueError("tool_call_id: only messages with the role 'tool' have it")
         return self
 
 
@@ -94,99 +98,103 @@ class ChatFields(Schema):
     messages: list[Message] = Field(
         min_length=1,
         max_length=MAX_MESSAGES,
-        description="the conversation, oldest first",
+        description="the conversation, oldest message first",
         examples=[[{"role": "user", "content": "Hello"}]],
     )
     tools: list[ToolField] | None = field(
-        "functions that the model may call", [TOOL_EXAMPLE], max_length=MAX_TOOLS
+        "the functions that the model may call", [TOOL_EXAMPLE], max_length=MAX_TOOLS
     )
     tool_choice: Annotated[Any, WithJsonSchema(_CHOICE)] = field(
-        "none: no calls; auto (default): as the model sees fit; required: at least one; or "
-        '{"type": "function", "function": {"name"}}, or {"type": "allowed_tools", "allowed_tools": '
-        '{"mode": "auto" | "required", "tools"}}',
+        'none: no calls; auto (default): the model decides; required: at least one; or {"type": "function", '
+        '"function": {"name"}}, or {"type": "allowed_tools", "allowed_tools": {"mode": "auto" | "required", '
+        '"tools"}}',
         "auto",
     )
     parallel_tool_calls: bool | None = field(
-        "false: at most one call in an answer (default: several, where the model's template can show them)",
+        "false: at most one call per answer (default: several, if the model's template can show them)",
         True,
     )
     reasoning_effort: Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"] | None = field(
-        "for templates that take it; none: no reasoning", "low"
+        "reasoning effort, for templates that support it; none: no reasoning", "low"
     )
     reasoning_format: Literal["none", "auto", "deepseek"] | None = field(
-        "none: reasoning stays in the content; else it is in `reasoning_content`", "auto"
+        "none: reasoning stays in the content; otherwise it is in `reasoning_content`", "auto"
     )
     reasoning_budget_tokens: int | None = field(
-        "most tokens of reasoning; -1: no limit", 512, ge=-1, le=BUDGET
+        "maximum number of reasoning tokens; -1: no limit", 512, ge=-1, le=BUDGET
     )
     thinking_budget_tokens: int | None = field(
         "another name of `reasoning_budget_tokens`", 512, ge=-1, le=BUDGET
     )
     reasoning_budget: int | None = field("another name of `reasoning_budget_tokens`", 512, ge=-1, le=BUDGET)
     chat_template_kwargs: dict[str, Any] | None = field(
-        "further variables for the model's chat template", {"enable_thinking": False}
+        "extra variables for the chat template", {"enable_thinking": False}
     )
     add_generation_prompt: bool | None = field(
-        "false: end the prompt after the last message; true: begin a new answer even if that is the "
-        "assistant's (default: continue the assistant's message, otherwise begin one)",
+        "false: end the prompt after the last message; true: begin a new answer even after an assistant "
+        "message (default: continue a final assistant message, otherwise begin a new answer)",
         True,
     )
     continue_final_message: bool | Literal["content", "reasoning_content"] | None = field(
-        "whether the answer continues the last message, which is the assistant's", True
+        "whether the answer continues the last message, which must be the assistant's", True
     )
 
 
 class ChatRequest(ChatFields, StructuredFields, GuidedFields, LogprobFields, GenerationFields):
     max_tokens: TokenLimit | None = field("older name of `max_completion_tokens`", 256)
-    max_completion_tokens: TokenLimit | None = field("default and -1: until the context is full", 256)
+    max_completion_tokens: TokenLimit | None = field(
+        "maximum number of tokens to generate; default and -1: until the context is full", 256
+    )
 
 
 class TemplateRequest(ChatFields):
-    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    model: str | None = field("optional if only one model is served", "stories", max_length=512)
 
 
 class TemplateReply(Reply):
-    prompt: str = required("what the chat template makes of the messages", "<|user|>Hello<|assistant|>")
+    prompt: str = required("the messages rendered with the chat template", "<|user|>Hello<|assistant|>")
 
 
 class FunctionReply(Reply):
-    name: str = required("of the tool", "get_weather")
+    name: str = required("name of the tool", "get_weather")
     arguments: str = required("JSON text", '{"city": "Paris"}')
 
 
 class ToolCallReply(Reply):
-    id: str = required("for the `tool_call_id` of the result", "call_1")
+    id: str = required("the id for the `tool_call_id` of the result", "call_1")
     type: str = required("always function", "function")
-    function: FunctionReply = required("what to call", CALL_EXAMPLE["function"])
+    function: FunctionReply = required("the function to call", CALL_EXAMPLE["function"])
 
 
 class ChatMessageReply(Reply):
     role: str = required("always assistant", "assistant")
     content: str | None = required("the text; null if there are only calls", "Hello!")
-    reasoning_content: str | None = field("what the model thought before; absent if nothing", "A greeting.")
-    tool_calls: list[ToolCallReply] | None = field("absent if there are none", [CALL_EXAMPLE])
+    reasoning_content: str | None = field("the model's reasoning; absent if there is none", "A greeting.")
+    tool_calls: list[ToolCallReply] | None = field("tool calls; absent if there are none", [CALL_EXAMPLE])
 
 
 class TokenLogprob(Reply):
-    token: str = required("its text; parts of a character are escaped", " Hello")
+    token: str = required("the token's text; partial characters are escaped", " Hello")
     logprob: float = required("natural log of its probability", -0.25)
-    bytes: list[int] | None = required("its text in UTF-8", [32, 72, 101, 108, 108, 111])
+    bytes: list[int] | None = required("the token's text in UTF-8", [32, 72, 101, 108, 108, 111])
 
 
 class TokenLogprobs(TokenLogprob):
     top_logprobs: list[TokenLogprob] = required(
-        "the most likely tokens there", [{"token": " Hi", "logprob": -1.5}]
+        "the most likely tokens at this position", [{"token": " Hi", "logprob": -1.5}]
     )
 
 
 class ChatLogprobs(Reply):
-    content: list[TokenLogprobs] | None = required("of every token", [{"token": " Hello", "logprob": -0.25}])
+    content: list[TokenLogprobs] | None = required(
+        "one entry per token", [{"token": " Hello", "logprob": -0.25}]
+    )
 
 
 class ChatChoice(Reply):
-    index: int = required("of the choice", 0)
+    index: int = required("index of the choice", 0)
     message: ChatMessageReply = required("the answer", {"role": "assistant", "content": "Hello!"})
-    logprobs: ChatLogprobs | None = required("null unless asked for", None)
+    logprobs: ChatLogprobs | None = required("null unless requested", None)
     finish_reason: str = required("stop, length or tool_calls", "stop")
     tokens: list[int] | None = field("token ids, with `return_tokens`", [459])
 
@@ -198,13 +206,17 @@ class ChatReply(Reply):
     object: str = required("chat.completion, of chunks chat.completion.chunk", "chat.completion")
     created: int = required("seconds since 1970", 1_790_000_000)
     model: str = required("the served name", "stories")
-    system_fingerprint: str = required("where it differs, the same seed may give another text", "b41c7d20a9")
-    choices: list[ChatChoice] = required("in order of their index", [{"index": 0, "finish_reason": "stop"}])
-    usage: UsageReply = required("of all choices; of a stream in its last chunk", {"prompt_tokens": 112})
-    timings: TimingsReply = required("of all choices; of a stream in its last chunk", {"prompt_n": 12})
+    system_fingerprint: str = required("if it changes, the same seed may give another text", "b41c7d20a9")
+    choices: list[ChatChoice] = required(
+        "the choices, in order of their index", [{"index": 0, "finish_reason": "stop"}]
+    )
+    usage: UsageReply = required(
+        "totals over all choices; in a stream, in the last chunk", {"prompt_tokens": 112}
+    )
+    timings: TimingsReply = required(
+        "totals over all choices; in a stream, in the last chunk", {"prompt_n": 12}
+    )
     prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = field(
-        "of the prompt's tokens by their ids, where requested; null for the first", PROMPT_LOGPROBS
+        "log-probabilities of the prompt's tokens, if requested; null for the first", PROMPT_LOGPROBS
     )
-    warnings: list[str] | None = field(
-        "fields of the request that had no effect, if there are any", ["user has no effect"]
-    )
+    warnings: list[str] | None = field("request fields that had no effect, if any", ["user has no effect"])

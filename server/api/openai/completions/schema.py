@@ -46,20 +46,25 @@ PromptField = Annotated[
 class CompletionRequest(StructuredFields, GuidedFields, GenerationFields):
     prompt: PromptField = required("text, token ids, or a list of either", "Once upon a time")
     suffix: str | None = field(
-        "what comes after: the text fills the gap (400 if the model has no tokens for that)", "\n\nThe end."
+        "the text after the gap to fill (400 if the model has no fill-in-the-middle tokens)", "\n\nThe end."
     )
     max_tokens: int | None = field(
-        "default and -1: until the context is full; 0: only what `echo` shows, or to fill the prefix cache",
+        "maximum number of tokens to generate; default and -1: until the context is full; 0: only prefill, "
+        "for `echo` or to fill the prefix cache",
         64,
         ge=-1,
         le=2**31 - 1,
     )
-    echo: bool | None = field("begin the text, and the log-probabilities, with the prompt", False)
+    echo: bool | None = field("include the prompt in the text and the log-probabilities", False)
     logprobs: int | None = field(
-        "natural logs of the unmodified softmax, also of the N most likely tokens", 3, ge=0, le=20
+        "log-probabilities, including the N most likely tokens: natural logs of the unmodified softmax",
+        3,
+        ge=0,
+        le=20,
     )
     best_of: int | None = field(
-        "make so many, show the `n` likeliest (log-probability per token); not with `stream`",
+        "generate this many choices and return the `n` with the highest log-probability per token; not with "
+        "`stream`",
         4,
         ge=1,
         le=2**31 - 1,
@@ -72,19 +77,19 @@ class LogprobsReply(Reply):
         "natural logs; null for the first of an echoed prompt", [-0.5]
     )
     top_logprobs: list[dict[str, float] | None] | None = required(
-        "the most likely tokens of each place, and the one that was drawn", [{" there": -0.5, " was": -1.25}]
+        "the most likely tokens at each position, and the sampled one", [{" there": -0.5, " was": -1.25}]
     )
-    text_offset: list[int] = required("where each token begins in the text, in characters", [16])
+    text_offset: list[int] = required("offset of each token in the text, in characters", [16])
 
 
 class CompletionChoice(Reply):
     index: int = required("prompt x n + choice", 0)
-    text: str = required("what was generated, after the prompt if that is echoed", " there was a cat.")
-    logprobs: LogprobsReply | None = required("null unless asked for", None)
+    text: str = required("the generated text, after the prompt if that is echoed", " there was a cat.")
+    logprobs: LogprobsReply | None = required("null unless requested", None)
     finish_reason: str | None = required("stop or length; null before the end", "stop")
     tokens: list[int] | None = field("ids, with `return_tokens`", [727, 471])
     prompt_logprobs: list[dict[str, PromptLogprob] | None] | None = field(
-        "of the prompt's tokens by their ids, where requested; null for the first", PROMPT_LOGPROBS
+        "log-probabilities of the prompt's tokens, if requested; null for the first", PROMPT_LOGPROBS
     )
 
 
@@ -95,14 +100,15 @@ class CompletionReply(Reply):
     object: str = Field("text_completion", description="always this", examples=["text_completion"])
     created: int = required("seconds since 1970", 1_790_000_000)
     model: str = required("the served name", "stories")
-    system_fingerprint: str = required("where it differs, the same seed may give another text", "b41c7d20a9")
+    system_fingerprint: str = required("if it changes, the same seed may give another text", "b41c7d20a9")
     choices: list[CompletionChoice] = required(
-        "one for each prompt and choice", [{"index": 0, "text": " there was a cat.", "finish_reason": "stop"}]
+        "one per prompt and choice", [{"index": 0, "text": " there was a cat.", "finish_reason": "stop"}]
     )
     usage: UsageReply | None = required(
-        "tokens, summed over the choices", {"prompt_tokens": 5, "completion_tokens": 64, "total_tokens": 69}
+        "token counts, summed over the choices",
+        {"prompt_tokens": 5, "completion_tokens": 64, "total_tokens": 69},
     )
     timings: TimingsReply = required(
-        "what it took; in a stream, in the last chunk", {"prompt_n": 5, "n_batch": 256}
+        "timings; in a stream, in the last chunk", {"prompt_n": 5, "n_batch": 256}
     )
-    warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])
+    warnings: list[str] | None = field("request fields that had no effect", ["user has no effect"])

@@ -27,27 +27,27 @@ Items = Annotated[
 
 
 class ConversationRequest(Schema):
-    items: Items | None = field("what it begins with: messages, function calls and their outputs", _ITEMS)
-    metadata: Metadata = field("comes back with the conversation", {"topic": "cats"})
+    items: Items | None = field("the initial items: messages, function calls and their outputs", _ITEMS)
+    metadata: Metadata = field("returned with the conversation", {"topic": "cats"})
 
 
 class MetadataRequest(Schema):
-    metadata: Metadata = required("takes the place of what was there; null: nothing", {"topic": "dogs"})
+    metadata: Metadata = required("replaces the metadata; null: none", {"topic": "dogs"})
 
 
 class ItemsRequest(Schema):
-    items: Items = required("go to the end", _ITEMS)
+    items: Items = required("items to append", _ITEMS)
 
 
 class ConversationReply(Reply):
-    id: str = required("of the conversation", "conv_0123456789abcdef01234567")
+    id: str = required("id of the conversation", "conv_0123456789abcdef01234567")
     object: str = required("always `conversation`", "conversation")
     created_at: int = required("Unix time in seconds", 1767225600)
-    metadata: dict[str, str] = required("of the request", {"topic": "cats"})
-    warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])
+    metadata: dict[str, str] = required("metadata of the request", {"topic": "cats"})
+    warnings: list[str] | None = field("request fields that had no effect", ["user has no effect"])
 
 
 class ConversationDeletedReply(Reply):
-    id: str = required("of the conversation", "conv_0123456789abcdef01234567")
+    id: str = required("id of the conversation", "conv_0123456789abcdef01234567")
     object: str = required("always `conversation.deleted`", "conversation.deleted")
     deleted: bool = required("always true", True)

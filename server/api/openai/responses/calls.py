@@ -29,8 +29,7 @@ _BODIES = {"local_shell_call": "action", "shell_call": "action", "apply_patch_ca
 
 @dataclass(frozen=True)
 class CallForm:
-    """How calls of a function that the model sees are shown: the item's type, and the client's name for it.
-    """
+    """How calls of a function that the model sees are shown: the item's type, the client's name for it."""
 
     kind: str
     name: str

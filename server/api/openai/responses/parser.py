@@ -95,7 +95,7 @@ def parse_input(body: ResponseInput, stores: Stores, context: RequestContext) ->
     if not messages:
         raise wrong("input", "must hold at least one item")
     if messages[-1].get("tool_calls"):
-        raise wrong("input", "ends with a function call; its output must follow")
+        raise wrong("input", "ends with a function call; the call's output must follow")
     tools, choice = RequestTools(), ToolChoice()
     if body.tools is not None or body.tool_choice is not None:
         tools, choice = read_tools(body, context), read_choice(body, context)
@@ -276,7 +276,9 @@ class ItemReader:
         id = fields.text("id")
         item = self.lookup(id)
         if item is None:
-            raise wrong(fields.at("id"), f"no stored response has an item {id[:128]!r}; send the item itself")
+            raise wrong(
+                fields.at("id"), f"no stored response has the item {id[:128]!r}; send the item itself"
+            )
         if item["type"] in PREFIXES:
             self.calls.add(item["call_id"])
         return item
@@ -327,7 +329,9 @@ def _unsealed(text: str) -> str | None:
 
 
 def chat_messages(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
-    """The items as chat messages. An assistant's reasoning, text and calls, in that order, form one message.
+    """The items as chat messages.
+
+    An assistant's reasoning, text and calls, in that order, form one message.
     """
     messages: list[dict[str, Any]] = []
     turn: dict[str, Any] | None = None  # the assistant's message that may still grow

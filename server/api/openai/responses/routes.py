@@ -101,7 +101,7 @@ async def get_response(
     if stream:
         log = stored.content.log if stored is not None else running.log if running is not None else None
         if log is None:
-            message = "events are kept only of responses with background and stream, as long as there is room"
+            message = "events are stored only for responses with background and stream, if there is room"
             raise unsupported("stream", message)
         return event_stream(log.read(starting_after, context.state.settings.keep_alive_s))
     if stored is not None:

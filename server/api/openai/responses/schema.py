@@ -97,7 +97,7 @@ Metadata = Annotated[
 
 
 class ReasoningFields(Schema):
-    effort: Effort | None = field("how much to think, where the model supports it", "low")
+    effort: Effort | None = field("reasoning effort, if the model supports it", "low")
     summary: Literal["auto", "concise", "detailed"] | None = field(
         "no effect: reasoning is returned in full", "auto"
     )
@@ -105,7 +105,7 @@ class ReasoningFields(Schema):
 
 class TextFields(Schema):
     format: dict[str, Any] | None = field(
-        "what the text must be: `text`, `json_object` or `json_schema`", {"type": "json_object"}
+        "format of the text: `text`, `json_object` or `json_schema`", {"type": "json_object"}
     )
     verbosity: Literal["low", "medium", "high"] | None = field("no effect", "medium")
 
@@ -121,36 +121,37 @@ _TOOL = {
 class ResponseInput(Schema):
     """The fields that become the prompt."""
 
-    model: str | None = field("may be left out if one model is served", "stories", max_length=512)
+    model: str | None = field("optional if only one model is served", "stories", max_length=512)
     input: InputField = field(
         "text, or items: messages, function calls and their outputs, reasoning, references to stored items",
         [{"role": "user", "content": "Tell me a story."}],
     )
-    instructions: str | None = field("goes before everything else, as a system message", "Be brief.")
+    instructions: str | None = field("system message before everything else", "Be brief.")
     previous_response_id: str | None = field(
-        "continue after a stored response", "resp_0123456789abcdef01234567", max_length=256
+        "id of a stored response to continue", "resp_0123456789abcdef01234567", max_length=256
     )
     conversation: ConversationField = field(
-        "answer in a conversation of /v1/conversations, its id or `{id}`: it gets the input and the output",
+        "continue a conversation of /v1/conversations, given by id or `{id}`; input and output are added to "
+        "it",
         "conv_0123456789abcdef01234567",
     )
     tools: list[dict[str, Any]] | None = field(
-        "tools that the client runs: functions, custom tools, namespaces of both, shells, apply_patch; those "
-        "that the official API runs have no effect",
+        "tools that the client runs: functions, custom tools, namespaces of both, shells, apply_patch; tools"
+        " that OpenAI runs have no effect",
         [_TOOL],
         max_length=MAX_TOOLS,
     )
     tool_choice: ToolChoiceField = field(
-        "`none`, `auto`, `required`, or a function by its name", {"type": "function", "name": "get_weather"}
+        "`none`, `auto`, `required`, or a function by name", {"type": "function", "name": "get_weather"}
     )
-    parallel_tool_calls: bool | None = field("false: at most one call (default true)", True)
-    reasoning: ReasoningFields | None = field("how to think before answering", {"effort": "low"})
-    text: TextFields | None = field("what the text must be", {"format": {"type": "json_object"}})
+    parallel_tool_calls: bool | None = field("false: at most one call (default: true)", True)
+    reasoning: ReasoningFields | None = field("reasoning options", {"effort": "low"})
+    text: TextFields | None = field("format of the text", {"format": {"type": "json_object"}})
     truncation: Literal["auto", "disabled"] | None = field(
-        "what does not fit is refused: only `disabled` is there", "disabled"
+        "only `disabled` is supported: input that does not fit is refused", "disabled"
     )
     chat_template_kwargs: dict[str, Any] | None = field(
-        "further variables for the model's chat template", {"enable_thinking": False}
+        "extra variables for the chat template", {"enable_thinking": False}
     )
 
 
@@ -158,23 +159,23 @@ class ResponseRequest(ResponseInput, SamplingFields):
     """The fields of the official API and those that this server adds."""
 
     max_output_tokens: TokenLimit | None = field(
-        "most tokens to generate; default and -1: until the context is full", 256
+        "maximum number of tokens to generate; default and -1: until the context is full", 256
     )
     include: list[Included] | None = field(
-        "further parts of the answer: `message.output_text.logprobs`, `reasoning.encrypted_content` "
-        "(for clients that send only that back; it is not encrypted); the others have no effect",
+        "additional output: `message.output_text.logprobs`, `reasoning.encrypted_content` (for clients that "
+        "send back only that; it is not encrypted); others have no effect",
         ["message.output_text.logprobs"],
         max_length=64,
     )
     top_logprobs: int | None = field(
-        "log-probabilities of the N most likely tokens, too; needs `include`", 2, ge=0, le=20
+        "also return the log-probabilities of the N most likely tokens; needs `include`", 2, ge=0, le=20
     )
     stream_options: StreamOptions | None = field("no effect", {"include_obfuscation": False})
-    store: bool | None = field("keep the response for a while (default true)", False)
-    metadata: Metadata = field("comes back with the response", {"topic": "cats"})
+    store: bool | None = field("store the response (default: true)", False)
+    metadata: Metadata = field("returned with the response", {"topic": "cats"})
     background: bool | None = field(
-        "answer at once with status `queued`, or with events, and generate also without a client; "
-        "`GET /v1/responses/{id}` has the rest. Not without `store`",
+        "respond at once with status `queued`, or with events, and generate in the background; `GET "
+        "/v1/responses/{id}` returns the result. Requires `store`",
         True,
     )
     user: str | None = field("no effect", "user-1", max_length=512)
@@ -183,22 +184,22 @@ class ResponseRequest(ResponseInput, SamplingFields):
 class ItemReply(Reply):
     """A message, function call or reasoning item; each type has fields of its own."""
 
-    id: str = required("of the item", "msg_0123456789abcdef01234567")
+    id: str = required("id of the item", "msg_0123456789abcdef01234567")
     type: str = required("`message`, `function_call` or `reasoning`", "message")
-    status: str = required("`completed`, or `incomplete` where the limit cut it", "completed")
+    status: str = required("`completed`, or `incomplete` if a limit cut it off", "completed")
 
 
 class InputTokensDetails(Reply):
-    cached_tokens: int = required("of the input, taken from the prefix cache", 100)
-    cache_write_tokens: int = required("always 0: nothing is paid for", 0)
+    cached_tokens: int = required("input tokens taken from the prefix cache", 100)
+    cache_write_tokens: int = required("always 0: there is no charge", 0)
 
 
 class OutputTokensDetails(Reply):
-    reasoning_tokens: int = required("of the output, spent on reasoning", 0)
+    reasoning_tokens: int = required("output tokens spent on reasoning", 0)
 
 
 class ResponseUsage(Reply):
-    input_tokens: int = required("of the prompt", 112)
+    input_tokens: int = required("tokens of the prompt", 112)
     input_tokens_details: InputTokensDetails = required(
         "parts of `input_tokens`", {"cached_tokens": 100, "cache_write_tokens": 0}
     )
@@ -210,7 +211,7 @@ class ResponseUsage(Reply):
 class ResponseReply(Reply):
     """The complete response. It repeats most fields of the request."""
 
-    id: str = required("of the response", "resp_0123456789abcdef01234567")
+    id: str = required("id of the response", "resp_0123456789abcdef01234567")
     object: str = required("always `response`", "response")
     created_at: int = required("Unix time in seconds", 1767225600)
     status: str = required(
@@ -220,32 +221,34 @@ class ResponseReply(Reply):
     output: list[ItemReply] = required(
         "what the model generated", [{"id": "msg_01", "type": "message", "status": "completed"}]
     )
-    incomplete_details: dict[str, str] | None = required("why it ends early", {"reason": "max_output_tokens"})
+    incomplete_details: dict[str, str] | None = required(
+        "why the response ended early", {"reason": "max_output_tokens"}
+    )
     usage: ResponseUsage | None = required(
         "tokens", {"input_tokens": 12, "output_tokens": 8, "total_tokens": 20}
     )
     timings: TimingsReply | None = field(
-        "time and tokens, values in force; at the end", {"predicted_n": 8, "n_batch": 256}
+        "timings, token counts, effective values; at the end", {"predicted_n": 8, "n_batch": 256}
     )
-    tokens: list[int] | None = field("token ids, where `return_tokens` asks for them", [15043, 2787])
-    warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])
+    tokens: list[int] | None = field("token ids, if `return_tokens` is set", [15043, 2787])
+    warnings: list[str] | None = field("request fields that had no effect", ["user has no effect"])
 
 
 class InputTokensReply(Reply):
     object: str = required("always `response.input_tokens`", "response.input_tokens")
-    input_tokens: int = required("of the prompt", 112)
-    warnings: list[str] | None = field("fields of the request that had no effect", ["user has no effect"])
+    input_tokens: int = required("tokens of the prompt", 112)
+    warnings: list[str] | None = field("request fields that had no effect", ["user has no effect"])
 
 
 class ItemListReply(Reply):
     object: str = required("always `list`", "list")
     data: list[ItemReply] = required("items", [{"id": "msg_01", "type": "message", "status": "completed"}])
-    first_id: str | None = required("id of the first one", "msg_01")
-    last_id: str | None = required("id of the last one", "msg_01")
-    has_more: bool = required("whether there are more after these", False)
+    first_id: str | None = required("id of the first item", "msg_01")
+    last_id: str | None = required("id of the last item", "msg_01")
+    has_more: bool = required("whether there are further items", False)
 
 
 class DeletedReply(Reply):
-    id: str = required("of the response", "resp_0123456789abcdef01234567")
+    id: str = required("id of the response", "resp_0123456789abcdef01234567")
     object: str = required("always `response.deleted`", "response.deleted")
     deleted: bool = required("always true", True)

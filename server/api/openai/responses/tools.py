@@ -144,7 +144,7 @@ def _custom(tool: Fields, name: str) -> Tool:
             if syntax == "regex":
                 text["pattern"] = f"^(?:{definition})$"
             else:
-                tool.context.warn(f"{format.path}: the grammar is shown to the model, but not enforced")
+                tool.context.warn(f"{format.path}: the grammar is shown to the model but not enforced")
             kind = "regular expression" if syntax == "regex" else "Lark grammar"
             description = f"{description}\n\nThe input must match this {kind}:\n{definition}".strip()
     parameters = {"type": "object", "properties": {"input": text}, "required": ["input"]}

@@ -48,7 +48,7 @@ REFUSED: list[tuple[Any, str]] = [
         "contains is not supported",
     ),
     ({"contains": {}, "minContains": 0, "maxContains": 1}, "maxContains is not supported"),
-    ({"propertyNames": {"format": "email"}}, "propertyNames that is neither a list of names nor one pattern"),
+    ({"propertyNames": {"format": "email"}}, "propertyNames other than a list of names or one pattern"),
     (
         {"properties": {"a": {"items": {"type": "string", "pattern": "^(?=.*[A-Z])x(?<=x)"}}}},
         "properties.a.items: the pattern '^(?=.*[A-Z])x(?<=x)' cannot be enforced: look-behind is not",
