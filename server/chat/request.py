@@ -44,8 +44,7 @@ class Tool:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """JSON schema of the arguments. A schema that lists none, such as `{"type": "object"}`, allows none.
-        """
+        """JSON schema of the arguments. One that lists none, such as `{"type": "object"}`, allows none."""
         described = {key: value for key, value in (self.parameters or {}).items() if key not in _ANNOTATIONS}
         silent = all(key in _NOTHING and value == _NOTHING[key] for key, value in described.items())
         return NO_ARGUMENTS if silent else self.parameters or NO_ARGUMENTS

@@ -55,8 +55,7 @@ class TemplateSandbox:
         self._request(source, None)
 
     def render(self, source: str, variables: Mapping[str, Any]) -> str:
-        """The rendered text. Raises TemplateFailed; RecursionError for variables that are nested too deeply.
-        """
+        """The rendered text. Raises TemplateFailed; RecursionError for too deeply nested variables."""
         return self._request(source, dict(variables))
 
     def _request(self, source: str, variables: dict[str, Any] | None) -> str:
