@@ -179,9 +179,7 @@ def parse_options(body: ResponseRequest, context: RequestContext) -> GenerationO
 
 
 class ItemReader:
-    """Reads the input of one request. lookup: finds items of stored responses. calls: the call ids seen so
-    far.
-    """
+    """Reads the input of one request. lookup: finds items of stored responses. calls: call ids so far."""
 
     def __init__(
         self, lookup: Callable[[str], Item | None], calls: Iterable[str], context: RequestContext
@@ -329,10 +327,7 @@ def _unsealed(text: str) -> str | None:
 
 
 def chat_messages(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:
-    """The items as chat messages.
-
-    An assistant's reasoning, text and calls, in that order, form one message.
-    """
+    """The items as chat messages. Consecutive reasoning, text and calls of an assistant are one message."""
     messages: list[dict[str, Any]] = []
     turn: dict[str, Any] | None = None  # the assistant's message that may still grow
     for item in items:
@@ -382,9 +377,7 @@ def _content(item: Item) -> Any:
 
 
 def _instruct(messages: list[dict[str, Any]], instructions: str) -> None:
-    """Insert the instructions as a system message, or prepend them to a leading one: most templates accept
-    only one.
-    """
+    """Add the instructions to a leading system message, or as one: most templates accept only one."""
     first = messages[0] if messages else {"role": "user"}
     if first["role"] not in ("system", "developer"):
         messages.insert(0, {"role": "system", "content": instructions})
