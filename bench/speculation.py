@@ -3,7 +3,9 @@
 `python -m bench.speculation --model m.gguf`: in this process, both in turns of a few tokens, so that other
 work on the machine affects both alike. Drafts come from n-gram lookup, or from `--draft-model`
 (`bench.related_model` writes one). Prints tokens per second and their ratio (above 1: drafts are faster), and
-drafted and accepted tokens. `code` repeats a program in the prompt, `prose` is written freely.
+drafted and accepted tokens; texts follow one another in one scheduler, which learns from them as a server
+does. `code` repeats a program in the prompt, `prose` is written freely. `--processor-time`: instead of
+elapsed time, on a machine with other work; with one thread, since waiting threads take time as well.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import engine
@@ -52,10 +55,9 @@ Texts = dict[str, list[int]]  # the tokens of each stream
 
 
 def start(
-    model: engine.Model, args: argparse.Namespace, draft_max: int, seed: int
-) -> tuple[Scheduler, Texts]:
-    """A scheduler whose streams have had their first token."""
-    scheduler = model.scheduler(parallel=args.streams)
+    model: engine.Model, scheduler: Scheduler, args: argparse.Namespace, draft_max: int, seed: int
+) -> Texts:
+    """Begin streams, up to their first token."""
     for i in range(args.streams):
         text = CODE * 2 if args.text == "code" else PROSE[(seed + i) % len(PROSE)]
         params = InferenceParameters(
@@ -75,7 +77,7 @@ def start(
     texts: Texts = {str(i): [] for i in range(args.streams)}
     while not all(texts.values()):
         step(scheduler, texts)
-    return scheduler, texts
+    return texts
 
 
 def step(scheduler: Scheduler, texts: Texts) -> None:
@@ -83,12 +85,12 @@ def step(scheduler: Scheduler, texts: Texts) -> None:
         texts[output.id] += [token.id for token in output.tokens]
 
 
-def turn(scheduler: Scheduler, n: int, texts: Texts) -> float:
+def turn(scheduler: Scheduler, n: int, texts: Texts, clock: Callable[[], float]) -> float:
     """Seconds for the next `n` tokens of all streams together."""
-    end, started = scheduler.stats().predicted_tokens + n, time.perf_counter()
+    end, started = scheduler.stats().predicted_tokens + n, clock()
     while scheduler.has_work and scheduler.stats().predicted_tokens < end:
         step(scheduler, texts)
-    return time.perf_counter() - started
+    return clock() - started
 
 
 def main() -> None:
@@ -102,7 +104,11 @@ def main() -> None:
     p.add_argument("--context", type=int, default=4096)
     p.add_argument("--times", type=int, default=4)
     p.add_argument("--temperature", type=float, default=0.0)
+    p.add_argument("--processor-time", action="store_true", help="with one thread")
     args = p.parse_args()
+    if args.processor_time:
+        args.threads = 1
+    clock = time.process_time if args.processor_time else time.perf_counter
     params = engine.ModelParameters(
         use_gpu=False,
         context_size=args.context,
@@ -112,23 +118,28 @@ def main() -> None:
     )
     ratios = []
     with engine.load(args.model, params) as model:
+        runs = [model.scheduler(parallel=args.streams) for _ in range(2)]
         for seed in range(args.times):
-            runs = [start(model, args, draft_max, seed) for draft_max in (0, 16)]
-            n = [args.tokens * args.streams - run.stats().predicted_tokens for run, _ in runs]
+            before = [run.stats() for run in runs]
+            texts = [start(model, run, args, n, seed) for run, n in zip(runs, (0, 16), strict=True)]
+            n = [args.tokens * args.streams - sum(map(len, text.values())) for text in texts]
             seconds = [0.0, 0.0]
-            while any(run.has_work for run, _ in runs):
-                for i, (run, texts) in enumerate(runs):
-                    seconds[i] += turn(run, TURN * args.streams, texts)
-            stats = runs[1][0].stats()
-            for run, _ in runs:
-                run.close()
+            while any(run.has_work for run in runs):
+                for i, run in enumerate(runs):
+                    seconds[i] += turn(run, TURN * args.streams, texts[i], clock)
+            stats = runs[1].stats()
+            drafted = stats.draft_tokens - before[1].draft_tokens
+            right = stats.draft_accepted_tokens - before[1].draft_accepted_tokens
             speeds = [tokens / s for tokens, s in zip(n, seconds, strict=True)]
             ratios.append(speeds[1] / speeds[0])
             print(
                 f"without {speeds[0]:.1f}, with {speeds[1]:.1f} tokens/s: {ratios[-1]:.2f}; "
-                f"{stats.draft_tokens} drafted, {stats.draft_accepted_tokens} right; "
-                + ("the same text" if runs[0][1] == runs[1][1] else "ANOTHER TEXT")
+                f"{drafted} drafted, {right} right; "
+                + ("the same text" if texts[0] == texts[1] else "ANOTHER TEXT"),
+                flush=True,
             )
+        for run in runs:
+            run.close()
     drafter = "n-gram lookup" if args.draft_model is None else args.draft_model.name
     print(
         f"{args.model.name}, {drafter}, {args.text}, {args.streams} streams: {statistics.median(ratios):.2f}"

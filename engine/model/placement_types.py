@@ -6,8 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol
 
+from engine.config import ModelParameters
 from engine.host import host_memory
+from engine.hparams import HParams
 from engine.units import format_bytes
+
+DEFAULT_CHECKPOINTS = 64
 
 
 class Part(NamedTuple):
@@ -307,3 +311,19 @@ def shared_overflow(usage: Sequence[Usage]) -> int | None:
     cpu = next(u for u in usage if u.device.type == "cpu")
     over = cpu.needed + sum(u.needed for u in sharing) - cpu.device.free
     return over if sharing and over > 0 else None
+
+
+def number_of_slots(hp: HParams, params: ModelParameters, free: int) -> int:
+    """Slots for the recurrent states of running sequences and for checkpoints; 0 in a model without.
+
+    free: bytes of the host's memory. Of it, or of the limit of params, checkpoints take a tenth at most,
+    unless params say how many.
+    """
+    nbytes = hp.state_bytes
+    if not nbytes:
+        return 0
+    checkpoints = params.checkpoints
+    if checkpoints is None:
+        free = free if params.memory_limit is None else min(free, params.memory_limit)
+        checkpoints = min(DEFAULT_CHECKPOINTS, free // 10 // nbytes)
+    return params.parallel + max(checkpoints, 1)

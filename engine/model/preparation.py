@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -32,12 +33,12 @@ from engine.model.placement_types import (
     WindowSize,
     estimate_compute,
     estimate_compute_cell,
+    number_of_slots,
 )
 from engine.nn.architecture import Architecture
 from engine.nn.binder import TensorSpec
 from engine.tokenizer.comparison import check_same_tokens
 
-DEFAULT_CHECKPOINTS = 64
 UNPACKED = "weights on the CPU stay in the mapped file: repacked, which is faster, they would not fit"
 SEARCH_STEPS = 8  # for a size of two caches, each of which halves what it is uncertain by
 CLBLAST_SCRATCH = 64 << 20  # MOST_SCRATCH of ggml/clblast/product.cpp
@@ -161,18 +162,27 @@ def _with_draft(model: Preparation, gguf: GGUFFile, params: ModelParameters, n_c
     if not params.draft_gpu_layers:
         own = replace(own, use_gpu=False, devices=())
     try:
+        n_ctx = architecture_named(gguf.arch).hparams(gguf).n_ctx_train
+        if n_ctx < 2:
+            raise ConfigError(f"it was trained for a context of {n_ctx}; choose another one")
         draft = _prepare(gguf, own)
     except OutOfMemoryError as error:
-        text = f"draft model: {error}"
+        text = _of_draft(f"draft model: {error}")
         raise OutOfMemoryError(text, device=error.device, needed=error.needed, free=error.free) from error
     except (ConfigError, UnsupportedModelError) as error:
-        raise type(error)(f"draft model: {error}") from error
+        raise type(error)(_of_draft(f"draft model: {error}")) from error
+    draft = replace(draft, plan=replace(draft.plan, notes=(*map(_of_draft, draft.plan.notes),)))
     _check_takes_back(draft)
     occupied = {u.device.name: u.needed + u.mapped for u in draft.plan.usage}
     if params.memory_limit is not None:
         params = replace(params, memory_limit=max(params.memory_limit - draft.plan.total, 0))
     model = _prepare(model.gguf, params, occupied)
     return replace(model, plan=replace(model.plan, draft=draft.plan), draft=draft)
+
+
+def _of_draft(text: str) -> str:
+    """A message about the draft model, with the names of its parameters."""
+    return re.sub(r"\bgpu_layers\b", "draft_gpu_layers", text)
 
 
 def _check_takes_back(model: Preparation) -> None:
@@ -246,22 +256,6 @@ def _prepare(
         plan=replace(plan, notes=(*notes, *plan.notes)),
         overrides=overrides,
     )
-
-
-def number_of_slots(hp: HParams, params: ModelParameters, free: int) -> int:
-    """Slots for the recurrent states of running sequences and for checkpoints; 0 in a model without.
-
-    free: bytes of the host's memory. Of it, or of the limit of params, checkpoints take a tenth at most,
-    unless params say how many.
-    """
-    nbytes = hp.state_bytes
-    if not nbytes:
-        return 0
-    checkpoints = params.checkpoints
-    if checkpoints is None:
-        free = free if params.memory_limit is None else min(free, params.memory_limit)
-        checkpoints = min(DEFAULT_CHECKPOINTS, free // 10 // nbytes)
-    return params.parallel + max(checkpoints, 1)
 
 
 def _adapter(path: str, arch: str, specs: list[TensorSpec]) -> Adapter:

@@ -11,6 +11,7 @@ import logging
 from bisect import bisect
 from collections.abc import Sequence
 from time import perf_counter
+from typing import NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from engine.cache.prefix_cache import PrefixCache
 from engine.errors import DeviceError, OutOfMemoryError
 from engine.scheduler.admission import check_cells
 from engine.scheduler.batch import BatchItem, BatchRunner, next_item
-from engine.scheduler.drafter import Worth
+from engine.scheduler.drafter import Draft, Worth
 from engine.scheduler.drafting import StepCosts
 from engine.scheduler.sequence import ScheduledSequence, SequenceState
 
@@ -32,10 +33,9 @@ FIRST_CHANCES = (0.15, 0.4, 0.6, 0.75, 0.9, 0.97)
 FIRST_WEIGHT = 4  # observations that this counts for
 LAST_WEIGHT = 32  # observations after which old ones are forgotten
 FIRST_CHANCE = 0.7  # of a token that is not drafted yet
-RECOVERY = 1 / 256  # by which a text's chance returns to that with each token that was not drafted
+RECOVERY = 1 / 64  # by which a text's chance returns to that with each token that was not drafted
 DOUBT = 0.99  # see `StepCosts.fade`
 FEW = 32  # rows of a batch from which on it is not the next token of a text, but the text up to there
-GAIN = 0.2  # of the time for the rest of a text, which drafts may save: no more is spent on catching up
 SMALLEST_CHUNK = 16  # tokens of a text with which the model catches up, however long they take
 WEIGHT = 0.25  # of a new measurement
 
@@ -44,12 +44,13 @@ class DraftedSequence(CachedSequence):
     """What the draft model has computed of a sequence; behind that, perhaps tokens that it drafted.
 
     n_known: tokens of the sequence when it was last looked at. n_dropped: its own. guesses: the tokens that
-    were drafted then, and their classes. chance: that the next drafted token is right; observed: what it was
-    when one was drafted last, None: none was. is_foreign: it has tokens that the draft model does not know.
+    were drafted then, and their classes. chance: that the next drafted token is right. is_foreign: it has
+    tokens that the draft model does not know.
     """
 
     __slots__ = (
         "_chances",
+        "_n_published",
         "_weight",
         "_weights",
         "chance",
@@ -57,23 +58,20 @@ class DraftedSequence(CachedSequence):
         "is_foreign",
         "n_dropped",
         "n_known",
-        "observed",
         "owner",
     )
 
-    def __init__(
-        self, owner: ScheduledSequence, pool: CellPool, prefix: PrefixCache, context: int, chance: float
-    ) -> None:
-        """context: the model's `original_context_length`. chance: before anything is known of the text."""
+    def __init__(self, owner: ScheduledSequence, pool: CellPool, prefix: PrefixCache, context: int) -> None:
+        """context: the model's `original_context_length`."""
         shared = prefix if owner.prefix is not None else None
         super().__init__(pool, shared, original_context_length=context, salt=owner.salt)
         self.owner, self.n_dropped, self.n_known = owner, owner.n_dropped, len(owner.tokens)
         self.guesses: list[tuple[int, int]] = []
-        self.chance = chance
-        self.observed: float | None = None
+        self.chance = FIRST_CHANCE
         self._weight, self.is_foreign = FIRST_WEIGHT, False
         self._chances = list(FIRST_CHANCES)
         self._weights = [FIRST_WEIGHT] * len(FIRST_CHANCES)
+        self._n_published = -1
 
     def follow(self, n_vocab: int) -> None:
         """Take the tokens that are new, go back behind a wrong draft, and learn from it."""
@@ -89,6 +87,22 @@ class DraftedSequence(CachedSequence):
         self.is_foreign = self.is_foreign or max(new, default=0) >= n_vocab
         self.n_known = len(tokens)
         self.reach(self.n_past)
+        self.refit()
+
+    def share(self, n_published: int) -> None:
+        """Begin with what other texts have left of this one, if that may have grown.
+
+        n_published: times that any text left something.
+        """
+        may_grow = self.n_past == self.n_shared and (not self.n_past or self.n_pending >= FEW)
+        if may_grow and self._n_published != n_published:
+            self.release()
+            self.attach()
+            self._n_published = n_published
+
+    def release(self, *, keep: bool = True) -> None:
+        super().release(keep=keep)
+        self._n_published = -1
 
     def chance_of(self, kind: int) -> float:
         """That a drafted token of this class is right."""
@@ -105,21 +119,21 @@ class DraftedSequence(CachedSequence):
             weight = self._weights[kind] = min(self._weights[kind] + 1, LAST_WEIGHT)
             self._chances[kind] += (is_right - self._chances[kind]) / weight
             self._weight = min(self._weight + 1, LAST_WEIGHT)
-            self.observed = self.chance = self.chance + (is_right - self.chance) / self._weight
+            self.chance += (is_right - self.chance) / self._weight
             if not is_right:
                 break
         self.guesses = []
 
 
 class Tail:
-    """The draft of one sequence while it grows: its tokens, and the chance that all are right."""
+    """The draft of one sequence while it grows: its tokens, the chance that all are right, and its time."""
 
-    __slots__ = ("chance", "left", "sequence", "tokens")
+    __slots__ = ("chance", "left", "ms", "sequence", "tokens")
 
     def __init__(self, sequence: DraftedSequence, left: int) -> None:
         self.sequence, self.left = sequence, left
         self.tokens: list[int] = []
-        self.chance = 1.0
+        self.chance, self.ms = 1.0, 0.0
 
     def add(self, token: int, kind: int, worth: Worth) -> bool:
         """The next token; whether another one is worth drafting."""
@@ -154,7 +168,8 @@ class ModelDrafter:
         self._n_ctx, self._n_vocab, self._max_batch_tokens = n_ctx, n_vocab, max_batch_tokens
         self._sequences: dict[str, DraftedSequence] = {}
         self._token_ms = 0.0  # of a text with which it catches up
-        self._chance = FIRST_CHANCE  # of texts on average
+        self._n_published = 0
+        self._warm: set[bool] = set()  # whether long batches were computed, or short ones
         self.costs = StepCosts()
         self.enabled = True
 
@@ -175,26 +190,28 @@ class ModelDrafter:
             own = None
         if own is None:
             context = self._runner.original_context_length
-            own = DraftedSequence(sequence, self._pool, self._prefix, context, self._chance)
+            own = DraftedSequence(sequence, self._pool, self._prefix, context)
             self._sequences[sequence.id] = own
         own.follow(self._n_vocab)
+        own.share(self._n_published)
         n = 0 if own.is_foreign else min(n, self._n_ctx - len(own.tokens))
         return [own.chance] * n
 
-    def is_ready(self, sequence: ScheduledSequence) -> bool:
-        return sequence.id in self._sequences and self._sequences[sequence.id].n_pending < FEW
+    def start_ms(self, sequence: ScheduledSequence) -> float:
+        own = self._sequences.get(sequence.id)
+        if own is None:
+            return 0.0
+        return own.n_pending * self._token_ms if own.n_pending >= FEW else (own.n_pending - 1) * self.row_ms
 
     def draft(
         self, sequences: Sequence[ScheduledSequence], counts: Sequence[int], worth: Worth
-    ) -> list[list[int]]:
+    ) -> list[Draft]:
         pairs = zip(sequences, counts, strict=True)
         tails = [Tail(self._sequences[sequence.id], n) for sequence, n in pairs]
         try:
-            live = self._catch_up([tail for tail in tails if tail.left], worth)
+            live = self._catch_up(tails, worth)
             while live:
-                rows = enumerate(live)
-                live = [tail for row, tail in rows if tail.add(*self._guess(row), worth)]
-                live = self._next_round(live)
+                live = self._next_round([tail for tail, guess in live if tail.add(*guess, worth)])
         except Exception as error:
             if isinstance(error, DeviceError) and not isinstance(error, OutOfMemoryError):
                 raise
@@ -202,8 +219,8 @@ class ModelDrafter:
             self.enabled = False
             for own in self._sequences.values():
                 own.release(keep=False)
-            return [[] for _ in tails]
-        return [tail.tokens for tail in tails]
+            return [Draft([]) for _ in tails]
+        return [Draft(tail.tokens, tail.ms) for tail in tails]
 
     def doubt(self) -> None:
         self.costs.fade(DOUBT)
@@ -211,72 +228,56 @@ class ModelDrafter:
     def forget(self, sequence: ScheduledSequence) -> None:
         own = self._sequences.pop(sequence.id, None)
         if own is not None:
-            # Texts without drafts bring the mean back, so that drafts are tried again.
-            chance = own.chance if own.observed is None else own.observed
-            self._chance += WEIGHT * (chance - self._chance)
             own.truncate(min(own.n_known, len(own.tokens)))  # no drafts in the prefix cache
             own.release()
+            self._n_published += 1
 
     def check(self) -> None:
         """Raise AssertionError if a cell of the draft model has not exactly one owner."""
         check_cells(self._pool, self._prefix, self._sequences.values())
 
-    def _catch_up(self, tails: list[Tail], worth: Worth) -> list[Tail]:
-        """Compute what is not computed of the texts; those whose logits are known then.
+    def _catch_up(self, tails: list[Tail], worth: Worth) -> list[Guessed]:
+        """Compute what is not computed of the texts; guesses for those whose logits are known then.
 
         One long text at a time: the next may begin as it does.
         """
         budget = self._max_batch_tokens
         if self._token_ms and not worth.is_alone:
             budget = int(min(budget, max(worth.step_ms / self._token_ms, SMALLEST_CHUNK)))
-        ready: list[Tail] = []
         items: list[BatchItem] = []
-        computed: list[DraftedSequence] = []
+        computed: list[Tail] = []
         has_long = False
         for tail in sorted(tails, key=_n_pending):
             own = tail.sequence
-            own.refit()
-            if own.n_past == own.n_shared and (not own.n_past or own.n_pending >= FEW):
-                own.release()  # others may have left a longer part of it since
-                own.attach()
             is_long = own.n_pending >= FEW
-            if is_long and (has_long or not self._pays(own, worth)):
+            if is_long and has_long:
                 continue
             has_long = has_long or is_long
             n = own.chunk(min(own.n_pending, budget))
             n = min(n, self._make_room(n))
             if not n:
                 continue
-            is_last = n == own.n_pending
-            items.append(next_item(own, n, int(is_last)))
-            computed.append(own)
+            items.append(next_item(own, n, int(n == own.n_pending)))
+            computed.append(tail)
             budget -= n
-            if is_last:
-                ready.append(tail)
-        if not items:
-            return []
-        self._forward(items)
-        for own, item in zip(computed, items, strict=True):
+        guessed = self._forward(computed, items)
+        for tail, item in zip(computed, items, strict=True):
+            own = tail.sequence
             own.advance(len(item.tokens))
             if own.n_shared < own.owner.n_prompt <= own.n_past:
                 own.publish()
-        return ready
+                self._n_published += 1
+        return guessed
 
-    def _pays(self, own: DraftedSequence, worth: Worth) -> bool:
-        """Whether drafts can save what catching up with a text costs."""
-        left_ms = (own.owner.n_end - len(own.owner.tokens)) * worth.step_ms
-        return own.n_pending * self._token_ms <= GAIN * left_ms
-
-    def _next_round(self, tails: list[Tail]) -> list[Tail]:
+    def _next_round(self, tails: list[Tail]) -> list[Guessed]:
         """Compute the last drafted tokens, as far as there are cells."""
         tails = tails[: self._make_room(len(tails))]
-        if tails:
-            for tail in tails:
-                tail.sequence.tokens.append(tail.tokens[-1])
-            self._forward([next_item(tail.sequence, 1, 1) for tail in tails])
-            for tail in tails:
-                tail.sequence.n_past += 1  # may be taken back: so no row of a window is dropped for it
-        return tails
+        for tail in tails:
+            tail.sequence.tokens.append(tail.tokens[-1])
+        guessed = self._forward(tails, [next_item(tail.sequence, 1, 1) for tail in tails])
+        for tail in tails:
+            tail.sequence.n_past += 1  # may be taken back: so no row of a window is dropped for it
+        return guessed
 
     def _make_room(self, n: int) -> int:
         """Up to `n` cells that can be taken now."""
@@ -290,7 +291,10 @@ class ModelDrafter:
             self._prefix.evict(n - pool.n_free)
         return min(n, pool.n_ready)
 
-    def _forward(self, items: list[BatchItem]) -> None:
+    def _forward(self, tails: list[Tail], items: list[BatchItem]) -> list[Guessed]:
+        """Compute the next tokens of each; what follows those that have logits."""
+        if not items:
+            return []
         started, n_rows = perf_counter(), sum(len(item.tokens) for item in items)
         try:
             self._runner.forward(items)
@@ -298,8 +302,20 @@ class ModelDrafter:
             for own in self._sequences.values():
                 own.trim()
             raise
-        ms = (perf_counter() - started) * 1e3
-        if n_rows < FEW:
+        live = [tail for tail, item in zip(tails, items, strict=True) if item.logits]
+        guessed = [Guessed(tail, self._guess(row)) for row, tail in enumerate(live)]
+        self._measured(n_rows, (perf_counter() - started) * 1e3)
+        row_ms = self._token_ms if n_rows >= FEW else self.costs.first_ms * self.costs.steady(n_rows) / n_rows
+        for tail, item in zip(tails, items, strict=True):
+            tail.ms += row_ms * len(item.tokens)
+        return guessed
+
+    def _measured(self, n_rows: int, ms: float) -> None:
+        """A batch of `n_rows` took `ms`. The first of its kind says little: buffers and kernels are new."""
+        is_long = n_rows >= FEW
+        if is_long not in self._warm:
+            self._warm.add(is_long)
+        elif not is_long:
             self.costs.measured(n_rows, ms, ms)
         else:
             old, new = self._token_ms, ms / n_rows
@@ -312,6 +328,13 @@ class ModelDrafter:
         with np.errstate(invalid="ignore"):
             probability = 1 / float(np.exp(logits - logits[token]).sum())
         return token, bisect(BOUNDS, probability)
+
+
+class Guessed(NamedTuple):
+    """A draft and the token that would come next, with its class."""
+
+    tail: Tail
+    guess: tuple[int, int]
 
 
 def _n_pending(tail: Tail) -> int:

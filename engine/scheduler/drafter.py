@@ -25,6 +25,13 @@ class Worth(NamedTuple):
     is_alone: bool
 
 
+class Draft(NamedTuple):
+    """The next tokens of a sequence, and its part of the time that drafting them took."""
+
+    tokens: list[int]
+    ms: float = 0.0
+
+
 class Drafter(Protocol):
     """Guesses the next tokens of sequences in decode. `engine.scheduler.drafting` decides how many."""
 
@@ -39,12 +46,12 @@ class Drafter(Protocol):
     def chances(self, sequence: ScheduledSequence, n: int, /) -> Sequence[float]:
         """How likely each of the next `n` tokens, or of fewer, will be right if those before it are."""
 
-    def is_ready(self, sequence: ScheduledSequence, /) -> bool:
-        """Whether it can draft at once, so that a try costs little."""
+    def start_ms(self, sequence: ScheduledSequence, /) -> float:
+        """Time that it needs before it can draft; `chances` was called in this step."""
 
     def draft(
         self, sequences: Sequence[ScheduledSequence], counts: Sequence[int], worth: Worth, /
-    ) -> list[list[int]]:
+    ) -> list[Draft]:
         """The next tokens of each, at most so many; `chances` was called for each of them in this step."""
 
     def doubt(self) -> None:
@@ -67,14 +74,14 @@ class NgramDrafter:
         lookup.extend(sequence.tokens)
         return [lookup.chance(k) for k in range(n)] if lookup.match_length else ()
 
-    def is_ready(self, sequence: ScheduledSequence) -> bool:
-        return True
+    def start_ms(self, sequence: ScheduledSequence) -> float:
+        return 0.0
 
     def draft(
         self, sequences: Sequence[ScheduledSequence], counts: Sequence[int], worth: Worth
-    ) -> list[list[int]]:
+    ) -> list[Draft]:
         pairs = zip(sequences, counts, strict=True)
-        return [self.lookup(sequence).draft(sequence.tokens, n) if n else [] for sequence, n in pairs]
+        return [Draft(self.lookup(sequence).draft(sequence.tokens, n) if n else []) for sequence, n in pairs]
 
     def doubt(self) -> None:
         """Nothing was measured."""

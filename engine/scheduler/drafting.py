@@ -2,7 +2,8 @@
 
 Drafted tokens are computed in the step of the token before them, each in a row of its own, and are right if
 they are what the sampler chooses; so a step may bring several tokens. That pays where another row costs
-little: hardly in a full batch, never where drafts are mostly wrong. Both are measured.
+little: hardly in a full batch, never where drafts are mostly wrong. Both are measured. Drafts that take time
+of their own also have a `DraftCredit`, which bounds what wrong guesses of all this may lose.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import NamedTuple
 
 from engine.config import MAX_DRAFT, NGRAM
 from engine.errors import ConfigError
-from engine.scheduler.drafter import Drafter, NgramDrafter, Worth
+from engine.scheduler.drafter import Draft, Drafter, NgramDrafter, Worth
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import Request
 
@@ -23,8 +24,14 @@ MEMORY = 0.96  # by which old measurements weigh less with each new one
 OUTLIER = 3.0  # times the expected time, as which a measurement counts at most: the machine was busy
 DOUBT = 0.97  # by which the cost of a row falls with each promising draft that was not tried
 PROMISING = 1.5  # times the tokens without, which such a draft is expected to bring
+LITTLE = 1.0  # steps that a drafter needs to begin, below which it can draft at once
 WORTH = 1.03  # times the tokens for the time, below which a draft is left out
 SWITCH_WEIGHT = 0.25  # of a new measurement
+LOSS = 0.01  # of the time of the texts, which drafts may lose in the long run
+TRIAL = 12.0  # steps that drafts may lose at first
+TEXT_TRIAL = 3.0  # steps that they may lose in one text, once its prompt is computed
+MOST_STEPS = 64.0  # of those that right drafts saved, may be lost again: prompts of later texts cost so much
+GAIN = 0.2  # of the rest of a text, which drafts may save: no more is spent on catching up with it
 
 
 class StepCosts:
@@ -44,8 +51,12 @@ class StepCosts:
 
     def of(self, rows: int) -> float:
         """Relative to a step of one row."""
-        cost = 1 + (rows - 1) * self.row
+        cost = self.steady(rows)
         return cost if rows == self.last_rows else cost + self.switch
+
+    def steady(self, rows: int) -> float:
+        """The same of a step after others of as many rows."""
+        return 1 + (rows - 1) * self.row
 
     def measured(self, rows: int, compute_ms: float, ms: float) -> None:
         """A step that only decoded took `ms` milliseconds, `compute_ms` of them inside ggml."""
@@ -84,6 +95,40 @@ class StepCosts:
         self._sums = n, x, y * factor, xx, xy * factor
 
 
+class DraftCredit:
+    """An account of what drafts save and cost, in steps: the unit is the time of a step of one row.
+
+    steps: what they may lose now. `ScheduledSequence.draft_credit`: the same in one text, from its first
+    draft on.
+    """
+
+    __slots__ = ("steps",)
+
+    def __init__(self) -> None:
+        self.steps = TRIAL
+
+    def allows(self, sequence: ScheduledSequence, start: float, first: float, rest: float) -> bool:
+        """Whether a draft may be tried.
+
+        start: steps to catch up with the text. first: to draft a token then. rest: to the end of the text.
+        """
+        own = sequence.draft_credit
+        return start + first <= (self.steps if own is None else min(own, self.steps)) and start <= GAIN * rest
+
+    def add(self, sequence: ScheduledSequence, steps: float) -> None:
+        """Drafts of a text have saved `steps`, or cost them if that is negative."""
+        self.steps = min(self.steps + steps, MOST_STEPS)
+        if sequence.draft_credit is not None:
+            sequence.draft_credit = min(sequence.draft_credit + steps, MOST_STEPS)
+
+    def pass_time(self, sequence: ScheduledSequence, steps: float) -> None:
+        """A text goes on for `steps`."""
+        self.steps = max(self.steps, min(self.steps + LOSS * steps, TRIAL))
+        own = sequence.draft_credit
+        if own is not None:
+            sequence.draft_credit = max(own, min(own + LOSS * steps, TEXT_TRIAL))
+
+
 class Drafting:
     """Chooses the drafts of each step. drafters: by the `spec_type` of the requests that draft with them."""
 
@@ -91,10 +136,13 @@ class Drafting:
         self.costs = StepCosts()
         self.enabled = True
         self.drafters: dict[str, Drafter] = {NGRAM: NgramDrafter()}
+        self.credit = DraftCredit()
+        self._per_token = 1.0  # steps for a token of each sequence, without drafts
 
     def choose(self, sequences: Sequence[ScheduledSequence], room: int) -> list[list[int]]:
         """A draft, often an empty one, for each of the sequences in decode. room: tokens for all of them."""
         candidates: list[Candidate] = []
+        self._per_token = self.costs.steady(len(sequences)) / max(len(sequences), 1)
         for i, sequence in enumerate(sequences):
             if not sequence.drafts:
                 continue
@@ -102,10 +150,12 @@ class Drafting:
             kind, drafter = sequence.request.spec_type, self.drafter(sequence)
             n = max(min(sequence.draft_limit, room), 0)
             chances = drafter.chances(sequence, n)
-            is_ready = drafter.is_ready(sequence)
+            start = self._relative(drafter.start_ms(sequence))
+            if not self._affords(sequence, drafter, start):
+                continue
             for k, each in enumerate(chances):
                 chance *= each
-                candidates.append(Candidate(chance, k, i, kind, is_ready))
+                candidates.append(Candidate(chance, k, i, kind, start < LITTLE))
         candidates.sort(key=_chance, reverse=True)  # stable: later tokens of a sequence stay behind
         counts = [0] * len(sequences)
         n, worth = self._best_number(len(sequences), candidates[: min(room, MAX_DRAFT)])
@@ -116,10 +166,20 @@ class Drafting:
             places = [i for i, n in enumerate(counts) if n and sequences[i].request.spec_type == kind]
             if not places:
                 continue
-            parts = drafter.draft([sequences[i] for i in places], [counts[i] for i in places], worth)
+            drafting = [sequences[i] for i in places]
+            parts = drafter.draft(drafting, [counts[i] for i in places], worth)
+            if drafter.round_ms:
+                self._charge(drafter, drafting, parts, len(sequences))
             for i, draft in zip(places, parts, strict=True):
-                drafts[i] = draft
+                drafts[i] = draft.tokens
         return drafts
+
+    def verified(self, sequence: ScheduledSequence, n: int, n_right: int) -> None:
+        """Of `n` drafted tokens, perhaps none, so many were right."""
+        sequence.draft_n += n
+        sequence.draft_accepted += n_right
+        if n and self.drafter(sequence).round_ms:
+            self.credit.add(sequence, n_right * self._per_token)
 
     def check(self, request: Request) -> None:
         """ConfigError for a request that drafts with what is not there."""
@@ -134,6 +194,25 @@ class Drafting:
         """The sequence has ended."""
         if sequence.drafts:
             self.drafter(sequence).forget(sequence)
+
+    def _affords(self, sequence: ScheduledSequence, drafter: Drafter, start: float) -> bool:
+        """Whether the sequence may be drafted for, if that is expected to pay. start: steps to begin with."""
+        if not drafter.round_ms:
+            return True
+        self.credit.pass_time(sequence, self._per_token)
+        rest = (sequence.n_end - len(sequence.tokens)) * self._per_token
+        return self.credit.allows(sequence, start, self._relative(drafter.round_ms), rest)
+
+    def _charge(
+        self, drafter: Drafter, sequences: Sequence[ScheduledSequence], drafts: Sequence[Draft], n_rows: int
+    ) -> None:
+        """Charge the drafts of sequences, in a step of `n_rows` rows without them."""
+        n = sum(len(draft.tokens) for draft in drafts)
+        per_row = max(self.costs.of(n_rows + n) - self.costs.of(n_rows), 0.0) / max(n, 1)
+        for sequence, draft in zip(sequences, drafts, strict=True):
+            self.credit.add(sequence, -self._relative(draft.ms) - per_row * len(draft.tokens))
+            if sequence.draft_credit is None and self._relative(drafter.start_ms(sequence)) < LITTLE:
+                sequence.draft_credit = TEXT_TRIAL
 
     def _best_number(self, n_rows: int, candidates: Sequence[Candidate]) -> tuple[int, Worth]:
         """How many of these tokens, the likeliest first, bring the most tokens for the time."""

@@ -293,8 +293,7 @@ class Scheduler:
         counters, before = self._counters, len(sequence.tokens)
         tokens, n_right, reason, error = self._chooser.choose(sequence, item, place, row)
         sequence.n_past += n_right
-        sequence.draft_n += len(item.draft)
-        sequence.draft_accepted += n_right
+        self.drafting.verified(sequence, len(item.draft), n_right)
         counters.predicted_tokens += len(sequence.tokens) - before
         timings = None
         if tokens and sequence.first_token_at is None:

@@ -76,6 +76,7 @@ class ScheduledSequence(CachedSequence):
         "charged",
         "compiling",
         "draft_accepted",
+        "draft_credit",
         "draft_n",
         "drafts",
         "first_token_at",
@@ -148,6 +149,7 @@ class ScheduledSequence(CachedSequence):
         # A recurrent state cannot go back behind a wrong draft.
         self.drafts = request.draft_max > 0 and pool.states is None
         self.draft_n = self.draft_accepted = 0
+        self.draft_credit: float | None = None  # see `DraftCredit`
         self.cached_n: int | None = None
         self.submitted_at = now
         self.started_at: float | None = None

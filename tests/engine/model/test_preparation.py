@@ -11,8 +11,8 @@ import pytest
 import engine
 from engine.errors import ConfigError, ModelError, OutOfMemoryError, UnsupportedModelError
 from engine.gguf import GGUFFile
-from engine.model.placement_types import DeviceInfo
-from engine.model.preparation import UNPACKED, Preparation, number_of_slots, prepare, preview
+from engine.model.placement_types import DeviceInfo, number_of_slots
+from engine.model.preparation import UNPACKED, Preparation, prepare, preview
 from support.builders.golden import FOLDER, TinyModel, golden
 from support.fakes.engine import STORIES
 
@@ -158,9 +158,13 @@ def test_a_draft_model_that_is_no_model_is_refused_for_what_it_is(tmp_path: Path
 def test_errors_without_a_path_are_said_to_be_of_the_draft_model(tmp_path: Path) -> None:
     path = FOLDER / "llama-gqa-tied.gguf"
     params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=64, draft_model=str(path))
-    with pytest.raises(ConfigError, match=r"^draft model: gpu_layers is -1"):
+    with pytest.raises(ConfigError, match=r"^draft model: draft_gpu_layers is -1"):
         preview(path, replace(params, draft_gpu_layers=-1))
     model = TinyModel.read(path)
+    model.keys["llama.context_length"] = (1, 4, None)
+    draft = model.write(tmp_path / "short.gguf")
+    with pytest.raises(ConfigError, match=r"^draft model: it was trained for a context of 1; choose"):
+        preview(path, replace(params, draft_model=str(draft)))
     model.keys["general.architecture"] = ("clip", 8, None)
     draft = model.write(tmp_path / "clip.gguf")
     with pytest.raises(UnsupportedModelError, match=r"^draft model: general\.architecture is 'clip'"):

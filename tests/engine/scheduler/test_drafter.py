@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.cache.cell_pool import CellPool
 from engine.config import SchedulerConfig
-from engine.scheduler.drafter import NgramDrafter, Worth
+from engine.scheduler.drafter import Draft, NgramDrafter, Worth
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import Request
 
@@ -25,8 +25,8 @@ def test_draft_is_what_followed_the_last_tokens_when_they_occurred_before() -> N
     chances = drafter.chances(one, 3)
     assert len(chances) == 3
     assert all(0 < chance < 1 for chance in chances)
-    assert drafter.draft([one], [3], ANYTHING) == [[1, 2, 3]]
-    assert drafter.draft([one], [0], ANYTHING) == [[]]
+    assert drafter.draft([one], [3], ANYTHING) == [Draft([1, 2, 3])]
+    assert drafter.draft([one], [0], ANYTHING) == [Draft([])]
 
 
 def test_each_sequence_has_its_own_matches_until_it_is_forgotten() -> None:
@@ -52,4 +52,4 @@ def test_a_shifted_context_is_followed_from_its_new_tokens() -> None:
     drafter.chances(one, 1)
     one.tokens.append(7)
     drafter.chances(one, 1)
-    assert all(0 <= token <= 8 for token in drafter.draft([one], [4], ANYTHING)[0])
+    assert all(0 <= token <= 8 for token in drafter.draft([one], [4], ANYTHING)[0].tokens)

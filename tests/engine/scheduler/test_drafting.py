@@ -11,7 +11,18 @@ from hypothesis import strategies as st
 from engine.cache.cell_pool import CellPool
 from engine.config import MAX_DRAFT, NGRAM, SchedulerConfig
 from engine.scheduler.drafter import NgramDrafter
-from engine.scheduler.drafting import FIRST_ROW_COST, LEAST_ROW_COST, Drafting, StepCosts
+from engine.scheduler.drafting import (
+    FIRST_ROW_COST,
+    GAIN,
+    LEAST_ROW_COST,
+    LOSS,
+    MOST_STEPS,
+    TEXT_TRIAL,
+    TRIAL,
+    DraftCredit,
+    Drafting,
+    StepCosts,
+)
 from engine.scheduler.sequence import ScheduledSequence
 from engine.types import InferenceParameters, Request
 from support.quick import examples
@@ -144,3 +155,32 @@ def test_choose_tries_again_what_seemed_too_expensive() -> None:
     one = sequence(TEXT)
     assert choose(drafting, [one], 100) == [[]]
     assert any(any(drafting.choose([one], 100)) for _ in range(100))
+
+
+def test_credit_of_a_text_begins_with_its_first_draft_and_bounds_later_ones() -> None:
+    credit, one = DraftCredit(), sequence(TEXT)
+    assert credit.allows(one, start=TRIAL - 1, first=1.0, rest=1000.0)
+    assert not credit.allows(one, start=TRIAL, first=1.0, rest=1000.0)
+    assert not credit.allows(one, start=GAIN * 10 + 1, first=1.0, rest=10.0)
+    one.draft_credit = TEXT_TRIAL
+    assert not credit.allows(one, start=TEXT_TRIAL, first=1.0, rest=1000.0)
+    credit.add(one, -TEXT_TRIAL)
+    assert not credit.allows(one, start=0.0, first=0.1, rest=1000.0)
+    assert credit.allows(sequence(TEXT), start=0.0, first=0.1, rest=1000.0)
+
+
+def test_credit_returns_with_time_up_to_the_first_and_with_savings_beyond() -> None:
+    credit, one = DraftCredit(), sequence(TEXT)
+    one.draft_credit = TEXT_TRIAL
+    credit.add(one, -5.0)
+    for _ in range(200):
+        credit.pass_time(one, 1.0)
+    assert credit.steps == pytest.approx(TRIAL - 5 + 200 * LOSS)
+    for _ in range(2000):
+        credit.pass_time(one, 1.0)
+    assert (credit.steps, one.draft_credit) == (TRIAL, TEXT_TRIAL)
+    credit.add(one, 30.0)
+    credit.pass_time(one, 1.0)
+    assert (credit.steps, one.draft_credit) == (TRIAL + 30, TEXT_TRIAL + 30)
+    credit.add(one, 1e9)
+    assert credit.steps == one.draft_credit == MOST_STEPS

@@ -40,6 +40,7 @@ def draft_always(scheduler: Scheduler) -> None:
     scheduler.drafting._best_number = (  # type: ignore[method-assign]
         lambda n_rows, candidates: (len(candidates), Worth(0.0, 0.0, math.inf, is_alone=True))
     )
+    scheduler.drafting._affords = lambda sequence, drafter, start: True  # type: ignore[method-assign]
 
 
 class ErringRunner(FakeRunner):
