@@ -133,7 +133,7 @@ def main() -> None:
             speeds = [tokens / s for tokens, s in zip(n, seconds, strict=True)]
             ratios.append(speeds[1] / speeds[0])
             print(
-                f"without {speeds[0]:.1f}, with {speeds[1]:.1f} tokens/s: {ratios[-1]:.2f}; "
+                f"without {speeds[0]:.1f}, with {speeds[1]:.1f} tokens/s: {ratios[-1]:.3f}; "
                 f"{drafted} drafted, {right} right; "
                 + ("the same text" if texts[0] == texts[1] else "ANOTHER TEXT"),
                 flush=True,

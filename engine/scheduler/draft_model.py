@@ -199,9 +199,7 @@ class ModelDrafter:
 
     def start_ms(self, sequence: ScheduledSequence) -> float:
         own = self._sequences.get(sequence.id)
-        if own is None:
-            return 0.0
-        return own.n_pending * self._token_ms if own.n_pending >= FEW else (own.n_pending - 1) * self.row_ms
+        return 0.0 if own is None else self._batch_ms(own.n_pending) - self.round_ms
 
     def draft(
         self, sequences: Sequence[ScheduledSequence], counts: Sequence[int], worth: Worth
@@ -305,10 +303,16 @@ class ModelDrafter:
         live = [tail for tail, item in zip(tails, items, strict=True) if item.logits]
         guessed = [Guessed(tail, self._guess(row)) for row, tail in enumerate(live)]
         self._measured(n_rows, (perf_counter() - started) * 1e3)
-        row_ms = self._token_ms if n_rows >= FEW else self.costs.first_ms * self.costs.steady(n_rows) / n_rows
+        row_ms = self._batch_ms(n_rows) / n_rows
         for tail, item in zip(tails, items, strict=True):
             tail.ms += row_ms * len(item.tokens)
         return guessed
+
+    def _batch_ms(self, n_rows: int) -> float:
+        """What a batch of so many rows takes, by what was measured."""
+        if n_rows >= FEW and self._token_ms:
+            return self._token_ms * n_rows
+        return self.costs.first_ms * self.costs.steady(n_rows)
 
     def _measured(self, n_rows: int, ms: float) -> None:
         """A batch of `n_rows` took `ms`. The first of its kind says little: buffers and kernels are new."""

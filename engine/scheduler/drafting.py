@@ -8,6 +8,7 @@ of their own also have a `DraftCredit`, which bounds what wrong guesses of all t
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -141,24 +142,14 @@ class Drafting:
 
     def choose(self, sequences: Sequence[ScheduledSequence], room: int) -> list[list[int]]:
         """A draft, often an empty one, for each of the sequences in decode. room: tokens for all of them."""
-        candidates: list[Candidate] = []
         self._per_token = self.costs.steady(len(sequences)) / max(len(sequences), 1)
-        for i, sequence in enumerate(sequences):
-            if not sequence.drafts:
-                continue
-            chance = 1.0
-            kind, drafter = sequence.request.spec_type, self.drafter(sequence)
-            n = max(min(sequence.draft_limit, room), 0)
-            chances = drafter.chances(sequence, n)
-            start = self._relative(drafter.start_ms(sequence))
-            if not self._affords(sequence, drafter, start):
-                continue
-            for k, each in enumerate(chances):
-                chance *= each
-                candidates.append(Candidate(chance, k, i, kind, start < LITTLE))
-        candidates.sort(key=_chance, reverse=True)  # stable: later tokens of a sequence stay behind
+        candidates, at_hand = self._candidates(sequences, room)
         counts = [0] * len(sequences)
         n, worth = self._best_number(len(sequences), candidates[: min(room, MAX_DRAFT)])
+        if not n and at_hand >= PROMISING * len(sequences):
+            self.costs.doubt()
+            for drafter in self.drafters.values():
+                drafter.doubt()
         for candidate in candidates[:n]:
             counts[candidate.place] += 1
         drafts: list[list[int]] = [[] for _ in sequences]
@@ -195,6 +186,29 @@ class Drafting:
         if sequence.drafts:
             self.drafter(sequence).forget(sequence)
 
+    def _candidates(self, sequences: Sequence[ScheduledSequence], room: int) -> tuple[list[Candidate], float]:
+        """What may be drafted, the likeliest first, and the tokens of a step with all that can be at once."""
+        candidates: list[Candidate] = []
+        at_hand = float(len(sequences))
+        least = self.costs.row / self._per_token  # a row for a token of less chance cannot pay
+        for i, sequence in enumerate(sequences):
+            if not sequence.drafts:
+                continue
+            kind, drafter = sequence.request.spec_type, self.drafter(sequence)
+            chances = drafter.chances(sequence, max(min(sequence.draft_limit, room), 0))
+            start = self._relative(drafter.start_ms(sequence))
+            if not chances or not self._affords(sequence, drafter, start):
+                continue
+            chance = 1.0
+            for k, each in enumerate(chances):
+                chance *= each
+                if start < LITTLE:
+                    at_hand += chance
+                if chance >= least:
+                    candidates.append(Candidate(chance, k, i, kind))
+        candidates.sort(key=_chance, reverse=True)  # stable: later tokens of a sequence stay behind
+        return candidates, at_hand
+
     def _affords(self, sequence: ScheduledSequence, drafter: Drafter, start: float) -> bool:
         """Whether the sequence may be drafted for, if that is expected to pay. start: steps to begin with."""
         if not drafter.round_ms:
@@ -217,25 +231,20 @@ class Drafting:
     def _best_number(self, n_rows: int, candidates: Sequence[Candidate]) -> tuple[int, Worth]:
         """How many of these tokens, the likeliest first, bring the most tokens for the time."""
         costs, tokens = self.costs, float(n_rows)
-        at_hand = tokens  # with those that can be drafted at once
         best, best_rate = 0, WORTH * tokens / costs.of(n_rows)
         back = costs.switch if costs.last_rows == n_rows else 0.0  # the step after it has no draft, perhaps
+        first_ms = costs.first_ms or math.inf  # before anything was measured drafting takes no time
         rounds: Counter[str] = Counter()
         drafting = each = 0.0  # time for all drafted tokens, and for each of the best number
         for n, candidate in enumerate(candidates, 1):
             tokens += candidate.chance
-            at_hand += candidate.chance * candidate.is_ready
             drafter = self.drafters[candidate.kind]
             is_first = candidate.depth >= rounds[candidate.kind]
             rounds[candidate.kind] += is_first
-            drafting += self._relative(drafter.round_ms if is_first else drafter.row_ms)
+            drafting += (drafter.round_ms if is_first else drafter.row_ms) / first_ms
             rate = tokens / (costs.of(n_rows + n) + drafting + back)
             if rate > best_rate:
                 best, best_rate, each = n, rate, drafting / n
-        if not best and at_hand >= PROMISING * n_rows:
-            costs.doubt()
-            for drafter in self.drafters.values():
-                drafter.doubt()
         verified = best_rate * costs.row
         return best, Worth(verified, verified + best_rate * each, costs.first_ms, n_rows == 1)
 
@@ -248,14 +257,13 @@ class Drafting:
 class Candidate(NamedTuple):
     """A token that could be drafted. chance: that it and all before it are right. depth: those before it.
 
-    place: of its sequence. kind: of its drafter, which is_ready for it or has to catch up with the text.
+    place: of its sequence. kind: of its drafter.
     """
 
     chance: float
     depth: int
     place: int
     kind: str
-    is_ready: bool
 
 
 def _chance(candidate: Candidate) -> float:

@@ -305,6 +305,7 @@ def test_a_model_that_is_wrong_is_soon_left_alone_and_tried_again_later() -> Non
     scheduler, _ = make_scheduler(1024, n_ctx=1000)
     drafter, _ = draft_by_model(scheduler, random.Random(1), errs=1.0, n_cells=1024, n_ctx=1000)
     costed(scheduler, drafter, draft_ms=2.0)
+    drafter._token_ms = 0.05
     params = InferenceParameters(temperature=0.0, max_tokens=900, ignore_eos=True)
     scheduler.submit(drafting("a", PROMPT, params=params))
     drafted = []
