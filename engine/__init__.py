@@ -1,7 +1,7 @@
-"""ggserve's engine: GGUF models on ggml, without HTTP. `import engine` needs no model and no GPU.
+"""ggserve's engine: GGUF models on ggml, without HTTP. `import engine` needs neither a model nor a GPU.
 
-Public names are resolved on first use, so that what is plain Python imports without the compiled extensions.
-`__init__.pyi` declares them for type checkers.
+Public names are resolved on first use, so that plain Python parts can be imported without the compiled
+extensions. `__init__.pyi` declares them for type checkers.
 """
 
 from __future__ import annotations

@@ -91,7 +91,7 @@ _RANGES = {
 
 
 def check(params: ModelParameters) -> None:
-    """ConfigError for a value that is out of range for every model."""
+    """Raises ConfigError for a value that is out of range for every model."""
     for name, (least, most) in _RANGES.items():
         value = getattr(params, name)
         if value is not None and not least <= value <= most:
@@ -104,9 +104,9 @@ def check(params: ModelParameters) -> None:
 
 
 def adapter_scales(pairs: Iterable[tuple[int, float]], n_adapters: int) -> AdapterScales:
-    """The adapters of a request in the one form that the engine compares.
+    """The adapters of a request in a canonical form that the engine can compare.
 
-    ConfigError for a number that no adapter has, one that occurs twice, or a scale out of range.
+    Raises ConfigError for an unknown number, a repeated one, or a scale out of range.
     """
     scales: dict[int, float] = {}
     for number, scale in pairs:
@@ -177,6 +177,6 @@ def shift_size(n_keep: int, n_ctx: int, n_discard: int = 0) -> tuple[int, int]:
 
 
 def n_shifted(n_tokens: int, n_keep: int, n_ctx: int, n_discard: int = 0) -> int:
-    """How many of `n_tokens` tokens give way, in whole context shifts, so that one more can be computed."""
+    """How many of `n_tokens` tokens to drop, in whole context shifts, so that one more can be computed."""
     _, n_drop = shift_size(n_keep, n_ctx, n_discard)
     return max(0, -(-(n_tokens - n_ctx + 1) // n_drop)) * n_drop

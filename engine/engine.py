@@ -1,4 +1,4 @@
-"""The model of the Python interface: a loaded model with what runs on it."""
+"""The `Model` of the Python API: a loaded model with its scheduler, sessions and tasks."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def load(
 ) -> Model:
     """Load a GGUF file. `progress(fraction, text)` is called while weights are loaded.
 
-    Raises ModelError for a bad file, UnsupportedModelError for one of an architecture or variant that is not
-    supported, ConfigError for parameters out of range, OutOfMemoryError and DeviceError as their names say.
+    Raises ModelError for a damaged file, UnsupportedModelError for an unsupported architecture or variant,
+    ConfigError for parameters out of range, and OutOfMemoryError and DeviceError.
     """
     return Model(path, params, progress)
 
@@ -42,7 +42,7 @@ def load(
 class Model(LoadedModel):
     """A model ready to run: a scheduler, sessions and tasks share its cells and its prefix cache.
 
-    Only one thread at a time may use it: the engine thread.
+    Only one thread may use it at a time: the engine thread.
     """
 
     def __init__(
@@ -61,14 +61,14 @@ class Model(LoadedModel):
 
     @property
     def generates(self) -> bool:
-        """Whether it generates text; otherwise it only makes embeddings."""
+        """Whether it generates text; otherwise it only computes embeddings."""
         return self.hp.causal
 
     def scheduler(self, parallel: int | None = None) -> Scheduler:
         """A scheduler that runs requests on this model.
 
-        parallel: sequences decoded together; None: as loaded.
-        ModelError for a model that only makes embeddings.
+        parallel: sequences decoded together; None: as loaded. Raises ModelError for a model that only
+        computes embeddings.
         """
         self._check_generates()
         config = SchedulerConfig(
@@ -94,14 +94,16 @@ class Model(LoadedModel):
         return scheduler
 
     def tasks(self) -> TaskRunner:
-        """Embeddings, prompt log-probabilities and saved slots, in steps between those of a scheduler."""
+        """A runner for embeddings, prompt log-probabilities and saved slots, in steps between the
+        scheduler's.
+        """
         self._check_open()
         return TaskRunner(self)
 
     def start_session(self, config: InferenceSessionConfig | None = None) -> InferenceSession:
         """A session for use in this process without a scheduler.
 
-        ModelError for a model that only makes embeddings.
+        Raises ModelError for a model that only computes embeddings.
         """
         self._check_generates()
         return InferenceSession(self, config, guides=self.guides, sampler_factory=self._make_sampler)
@@ -135,7 +137,7 @@ class Model(LoadedModel):
         return result.vector
 
     def guides(self) -> OutputGuides:
-        """Constrained decoding for one scheduler or session; all share what was compiled."""
+        """Constrained decoding for one scheduler or session; compiled constraints are shared by all."""
         return OutputGuides(self._compiler, self._token_bytes, self.hp.n_vocab, self.eog_ids)
 
     def describe(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
-"""JSON with numbers as they are written: integers of any size, decimals with all of their digits.
+"""JSON with numbers as written: integers of any size, decimals with all their digits.
 
-For whatever passes JSON on: constraints, tool calls, what templates print. May be imported from everywhere.
+For everything that passes JSON on: constraints, tool calls, template output. May be imported from everywhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MARKED = re.compile(rf'"{_MARK}(\d+)"')
 
 
 class ExactFloat(float):
-    """A decimal that no double equals. It counts as the nearest double and prints as `text`."""
+    """A decimal that no double equals. It compares as the nearest double and prints as `text`."""
 
     text: str
 
@@ -42,7 +42,7 @@ def read_float(text: str) -> float:
 
 
 def loads(text: str) -> Any:
-    """JSON that a constraint carries. Raises ConfigError."""
+    """The JSON of a constraint. Raises ConfigError."""
     try:
         return json.loads(text, parse_float=read_float)
     except RecursionError:
@@ -80,7 +80,7 @@ def number_text(value: Decimal) -> str:
 
 
 def _marked(value: Any, exact: list[str]) -> Any:
-    """The value with a mark in place of each decimal, whose text is added to `exact`."""
+    """The value with a placeholder for each decimal, whose text is added to `exact`."""
     if isinstance(value, ExactFloat | Decimal):
         if not isinstance(value, ExactFloat) and not value.is_finite():
             raise ValueError("infinity is not a JSON number")

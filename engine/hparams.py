@@ -1,4 +1,4 @@
-"""Hyperparameters: what the cache, the graph and the layers of a model need to know about its shape."""
+"""Hyperparameters: the shape of a model, as needed by the cache, the graph and the layers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Rope:
     factors: tuple[float, ...] = ()  # n_dims / 2 divisors of the frequencies; empty: none
 
     def unrounded_yarn(self) -> Rope:
-        """YaRN with the exact ends of its ramp as explicit factors; ggml rounds them to whole dimensions."""
+        """YaRN with the exact ends of its ramp, as explicit factors; ggml rounds them to whole dimensions."""
         n, ends = self.n_dims, []
         for beta in (self.beta_fast, self.beta_slow):
             turns = math.log(self.n_ctx_orig / (beta * 2 * math.pi))
@@ -110,7 +110,8 @@ class Recurrence:
 class HParams:
     """The hyperparameters of a model, read from its file by its architecture.
 
-    Tuples have one value per layer; sizes are in elements. 0 (1 for factors) means that the model lacks it.
+    Tuples have one value per layer; sizes are in elements. 0 (1 for factors) means that the model does not
+    have it.
     """
 
     n_layer: int
@@ -203,13 +204,13 @@ class HParams:
         return self.windows[layer] if self.windows else 0
 
     def keeps_window(self, layer: int) -> bool:
-        """Whether what a layer caches is read within windows only."""
+        """Whether a layer's cached rows are only ever read within windows."""
         readers = (i for i in range(self.n_layer) if self.kv_source(i) == layer)
         return self.causal and self.attends(layer) and all(map(self.window, readers))
 
     @property
     def cache_window(self) -> int:
-        """The largest window of the layers that keep no more than one; 0: there are none."""
+        """The largest window of the layers that cache only a window; 0: there are none."""
         return max((self.window(i) for i in range(self.n_layer) if self.keeps_window(i)), default=0)
 
     def has_temperature(self, layer: int) -> bool:

@@ -1,10 +1,10 @@
 """Perplexity of a text: e to the mean negative log-likelihood of its tokens.
 
-Measured as llama-perplexity does: the text is cut into chunks of the context size, each is computed by
-itself, with its first token replaced by the beginning-of-sequence token where the model adds one, and only
-the tokens of the second half count, so that each has at least half a context before it. Results are
-comparable only for the same text, context size and tokenizer. LoRA adapters are used with the scales that
-they were loaded with.
+Measured as in llama-perplexity: the text is cut into chunks of the context size, each of which is computed
+separately, with its first token replaced by the beginning-of-sequence token if the model adds one. Only the
+tokens of the second half count, so that each has at least half a context before it. Results are comparable
+only for the same text, context size and tokenizer. LoRA adapters are used with the scales that they were
+loaded with.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Estimate(NamedTuple):
 
 
 def tokenize(model: ModelContext, text: str) -> list[int]:
-    """The tokens of a text, the first one the beginning-of-sequence token where the model adds it."""
+    """The tokens of a text; the first is the beginning-of-sequence token if the model adds it."""
     tokenizer = model.tokenizer
     ids = tokenizer.encode(text, add_special=False)
     if tokenizer.add_bos and tokenizer.bos_id is not None:
@@ -50,7 +50,7 @@ def tokenize(model: ModelContext, text: str) -> list[int]:
 
 
 def n_chunks(n_tokens: int, context_size: int = DEFAULT_CONTEXT) -> int:
-    """How many whole chunks `n_tokens` tokens make. ConfigError for fewer than two."""
+    """The number of whole chunks in `n_tokens` tokens. Raises ConfigError for fewer than two."""
     if context_size < MIN_CONTEXT:
         raise ConfigError(f"the context size is {context_size}; perplexity needs at least {MIN_CONTEXT}")
     if n_tokens < 2 * context_size:
@@ -128,7 +128,8 @@ def _estimate(done: int, count: int, total: float, squares: float) -> Estimate:
 def _nlls(runner: BatchRunner, sequence: CachedSequence, first: int, n_batch: int) -> Iterator[float]:
     """-log p(tokens[i + 1] | tokens[: i + 1]) for i from `first` to the last but one, in nats.
 
-    At most `n_batch` tokens are computed at a time; the last one is not, since nothing is predicted from it.
+    At most `n_batch` tokens are computed at a time; the last token is not, since nothing is predicted from
+    it.
     """
     tokens, end = sequence.tokens, len(sequence.tokens) - 1
     most_outputs = max_rows(runner.n_vocab)

@@ -1,4 +1,4 @@
-"""The session of the Python interface: feed tokens, read logits, generate, rewind."""
+"""The session of the Python API: feed tokens, read logits, generate, rewind."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class InferenceSession:
         guides: Callable[[], OutputGuides] | None = None,
         sampler_factory: SamplerFactory = compiled_sampler,
     ) -> None:
-        """guides: makes what follows constraints and reasoning blocks; without it they are refused."""
+        """guides: creates guides for constraints and reasoning blocks; without it they are refused."""
         config = config if config is not None else InferenceSessionConfig()
         if config.n_batch < 1:
             raise ConfigError(f"n_batch is {config.n_batch}; it must be at least 1")
@@ -83,17 +83,17 @@ class InferenceSession:
 
     @property
     def tokens(self) -> list[int]:
-        """All tokens, fed and generated, without those that gave way in a full context."""
+        """All tokens, fed and generated, except those that context shifts dropped."""
         return self._sequence.tokens.tolist()
 
     @property
     def n_past(self) -> int:
-        """How many of them are in the KV cache. The token generated last is computed when it is needed."""
+        """How many of them are in the KV cache. The last generated token is computed when it is needed."""
         return self._sequence.n_past
 
     @property
     def lora(self) -> AdapterScales:
-        """(number, scale) of the LoRA adapters that it uses."""
+        """(number, scale) of the LoRA adapters in use."""
         return self._sequence.adapters
 
     @property
@@ -274,7 +274,7 @@ class InferenceSession:
         self._logits = None
 
     def _current_logits(self) -> NDArray[np.float32]:
-        """The logits after the last token, computed if they are not known."""
+        """The logits after the last token, computed if necessary."""
         self._require_open()
         if self._logits is not None:
             return self._logits

@@ -28,7 +28,7 @@ class FinishReason(StrEnum):
 class InferenceParameters(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """How the next tokens of one sequence are chosen. Neutral values switch a step off.
 
-    What the fields below the blank line mean: `engine.sampling.parameters`.
+    `engine.sampling.parameters` documents the fields below the blank line.
     """
 
     max_tokens: int | None = None  # None: until the context is full
@@ -111,7 +111,7 @@ Thinking = Reasoning  # the public name
 
 
 class Request(msgspec.Struct, kw_only=True, omit_defaults=True, array_like=True, tag=True):
-    """One prompt to complete, checked and tokenized. What enters the engine."""
+    """One prompt to complete, checked and tokenized, as it enters the engine."""
 
     id: str
     prompt: list[int]
@@ -161,10 +161,10 @@ class Token(msgspec.Struct, array_like=True, omit_defaults=True):
 
 
 class StepOutput(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What one step brought of one request. Without tokens and finish it reports the progress of the prefill.
+    """The output of one step for one request. Without tokens and finish it reports prefill progress.
 
-    The end-of-generation or stop token that ends a request with STOP is among the tokens; the receiver leaves
-    its text out.
+    The end-of-generation or stop token that ends a request with STOP is among the tokens; the receiver omits
+    its text.
     """
 
     id: str

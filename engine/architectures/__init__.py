@@ -1,6 +1,7 @@
-"""One file per architecture: its hyperparameters, its tensors and its graph, from the parts in `engine.nn`.
+"""One file per architecture: its hyperparameters, its tensors and its graph, built from the parts in
+`engine.nn`.
 
-A file is found by `general.architecture`; nothing is registered. Imports `engine.nn`; used by `engine.model`,
+A file is found by `general.architecture`; there is no registry. Imports `engine.nn`; used by `engine.model`,
 which loads models, and by `engine.convert`.
 """
 
@@ -15,7 +16,7 @@ from engine.nn.architecture import Architecture
 
 
 def module_name(architecture: str) -> str:
-    """The name of an architecture's files: other characters than letters, digits and _ become _."""
+    """The name of an architecture's files: characters other than letters, digits and _ become _."""
     return re.sub(r"\W", "_", architecture)
 
 
@@ -31,12 +32,12 @@ def _load(module: str) -> type[Architecture]:
 
 
 def names() -> list[str]:
-    """The supported architectures, as GGUF files call them."""
+    """The supported architectures, under their names in GGUF files."""
     return sorted(_load(module).name for module in _modules())
 
 
 def get(name: str) -> type[Architecture]:
-    """The architecture that GGUF files call `name`. UnsupportedModelError lists the supported ones."""
+    """The architecture named `name` in GGUF files. The UnsupportedModelError lists the supported ones."""
     module = module_name(name)
     if module not in _modules() or _load(module).name != name:
         raise UnsupportedModelError(

@@ -1,4 +1,4 @@
-"""Apertus: as LLaMA, halves rotated, Q and K normed per head, a feed-forward of xIELU (arXiv 2509.14233)."""
+"""Apertus: as LLaMA, with NeoX-style RoPE, per-head norms of Q and K, xIELU (arXiv 2509.14233)."""
 
 from engine.architectures.qwen3 import Qwen3
 from engine.gguf import GGUFFile

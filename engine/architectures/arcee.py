@@ -1,4 +1,4 @@
-"""Arcee (AFM): as LLaMA, with a feed-forward without a gate, of squared ReLU (So 2021, arXiv 2109.08668)."""
+"""Arcee (AFM): as LLaMA, with an ungated feed-forward of squared ReLU (So 2021, arXiv 2109.08668)."""
 
 from engine.architectures.llama import Llama
 from engine.nn.binder import Binder

@@ -1,4 +1,4 @@
-"""Baichuan 1 and 2: as LLaMA; the 13B have ALiBi instead of a rotary embedding (arXiv 2309.10305)."""
+"""Baichuan 1 and 2: as LLaMA; the 13B models use ALiBi instead of RoPE (arXiv 2309.10305)."""
 
 from engine.architectures.llama import Llama
 from engine.gguf import GGUFFile

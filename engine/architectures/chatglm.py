@@ -1,4 +1,4 @@
-"""ChatGLM 2 and 3, GLM-4 of 2024: as LLaMA; half of the head is rotated, gate and up in one matrix.
+"""ChatGLM 2 and 3, GLM-4 of 2024: as LLaMA; RoPE on half of the head, gate and up in one matrix.
 
 (arXiv 2406.12793.)
 """

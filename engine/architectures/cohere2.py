@@ -1,4 +1,4 @@
-"""Command-R7B and Command-A: as Command-R, with windows in three of four layers, which alone are rotated."""
+"""Command-R7B and Command-A: as Command-R; three of four layers have windows and RoPE, the others neither."""
 
 from engine.architectures.command_r import CommandR
 from engine.gguf import GGUFFile

@@ -1,6 +1,6 @@
-"""Command-R: LayerNorms without bias, both blocks on one norm, adjacent pairs rotated, SwiGLU, scaled logits.
+"""Command-R: LayerNorms without bias, parallel blocks on one norm, GPT-J-style RoPE, SwiGLU, scaled logits.
 
-Command-R+ also norms Q and K per head, with weights of its own for each.
+Command-R+ also norms Q and K per head, with separate weights for each head.
 """
 
 from engine.gguf import GGUFFile

@@ -1,4 +1,4 @@
-"""DBRX: as LLaMA with layer norms without biases, clamped Q, K and V in one matrix, and experts."""
+"""DBRX: as LLaMA, with LayerNorms without biases, clamped Q, K and V in one matrix, and experts."""
 
 from engine.architectures.llama import Llama
 from engine.gguf import GGUFFile

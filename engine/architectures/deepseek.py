@@ -1,4 +1,4 @@
-"""DeepSeekMoE 16B: as LLaMA, with experts behind a dense layer, not renormalised, and shared ones."""
+"""DeepSeekMoE 16B: as LLaMA, with experts after a dense layer, not renormalised, and shared experts."""
 
 from engine.architectures.ernie4_5_moe import Ernie45MoE
 from engine.gguf import GGUFFile

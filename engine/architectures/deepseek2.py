@@ -1,4 +1,4 @@
-"""DeepSeek V2, V3 and R1, Kimi K2, GLM-4.7-Flash: attention on latents, experts behind dense layers.
+"""DeepSeek V2, V3 and R1, Kimi K2, GLM-4.7-Flash: latent attention, experts after dense layers.
 
 (arXiv 2405.04434 and 2412.19437.) Experts are chosen within groups, by softmax (V2) or biased sigmoids.
 """

@@ -1,4 +1,4 @@
-"""ERNIE 4.5, the dense models: as LLaMA; adjacent pairs are rotated in the checkpoints too."""
+"""ERNIE 4.5, dense: as LLaMA; checkpoints use GPT-J-style RoPE too."""
 
 from engine.architectures.llama import Llama
 

@@ -1,4 +1,4 @@
-"""ERNIE 4.5 MoE: as the dense models, with experts behind dense layers, chosen by biased softmax."""
+"""ERNIE 4.5 MoE: as the dense models, with experts after dense layers, chosen by a biased softmax."""
 
 from engine.architectures.llama import Llama
 from engine.gguf import GGUFFile

@@ -1,6 +1,6 @@
-"""EXAONE 4: norms only behind the blocks, Q and K normed per head (arXiv 2507.11407).
+"""EXAONE 4: norms only after the blocks, Q and K normed per head (arXiv 2507.11407).
 
-The 32B has windows in three of four layers, and rotates in these only.
+In the 32B, three of four layers have windows, and only these have RoPE.
 """
 
 from engine.gguf import GGUFFile

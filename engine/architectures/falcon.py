@@ -1,4 +1,4 @@
-"""Falcon: attention and feed-forward side by side, rotary, GELU, one or a few KV heads (arXiv 2311.16867).
+"""Falcon: parallel attention and feed-forward, RoPE, GELU, one or a few KV heads (arXiv 2311.16867).
 
 The 7B style has one norm for both. In the 40B and 180B style `attn_norm` feeds the feed-forward and
 `attn_norm_2` the attention.

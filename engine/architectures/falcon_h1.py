@@ -1,6 +1,6 @@
-"""Falcon-H1: attention and the mixer of Mamba 2 side by side in each layer (arXiv 2507.22448).
+"""Falcon-H1: attention and the Mamba 2 mixer in parallel in each layer (arXiv 2507.22448).
 
-The model's multipliers are in the file's weights already.
+The model's multipliers are already folded into the file's weights.
 """
 
 from engine.gguf import GGUFFile

@@ -1,6 +1,6 @@
-"""Gemma: as LLaMA, but GeGLU, halves are rotated, and the embedding is scaled (arXiv 2403.08295).
+"""Gemma: as LLaMA, with GeGLU, NeoX-style RoPE and a scaled embedding (arXiv 2403.08295).
 
-The one that Gemma adds to its norms' weights is in the file's weights already.
+The 1 that Gemma adds to its norms' weights is already in the file's weights.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Gemma 2: as Gemma, with norms behind the blocks too, soft-caps, and a window in every other layer.
+"""Gemma 2: as Gemma, with norms after the blocks too, soft-caps, and a window in every other layer.
 
 (arXiv 2408.00118.)
 """

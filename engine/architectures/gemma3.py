@@ -1,6 +1,6 @@
 """Gemma 3 (text): as Gemma 2, with Q and K normed per head instead of soft-capped.
 
-Five of six layers have a window, and another rotation (arXiv 2503.19786).
+Five of six layers have a window and a different RoPE base (arXiv 2503.19786).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Gemma 3n (text): Gemma 4's E2B and E4B with residual streams beside each other and a block of low rank.
+"""Gemma 3n (text): Gemma 4's E2B and E4B, with parallel residual streams and a low-rank block.
 
 (AltUp, arXiv 2301.13310; LAuReL, arXiv 2411.07501.) The gates of the first layers are sparse.
 """

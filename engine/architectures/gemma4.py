@@ -1,6 +1,6 @@
-"""Gemma 4 (text): as Gemma 3; heads are larger without a window, V is normed and may be K.
+"""Gemma 4 (text): as Gemma 3; layers without a window have larger heads, V is normed and may be K.
 
-The last layers read the keys and values of earlier ones; in E2B and E4B, each layer reads each token again.
+The last layers read the keys and values of earlier ones; in E2B and E4B, each layer reads the token again.
 """
 
 import math

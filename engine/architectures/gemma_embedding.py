@@ -1,6 +1,6 @@
-"""EmbeddingGemma: as Gemma 3, but rows see each other both ways (Vera 2025, arXiv 2509.20354).
+"""EmbeddingGemma: as Gemma 3, but with bidirectional attention (Vera 2025, arXiv 2509.20354).
 
-Two matrices behind it, where a file has them, are applied before rows are pooled, which is the same.
+If a file has the two matrices after the model, they are applied before pooling, which gives the same result.
 """
 
 from dataclasses import replace

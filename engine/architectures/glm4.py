@@ -1,6 +1,6 @@
-"""GLM-4-0414: norms before and behind the blocks, partial rotary, gate and up in one matrix.
+"""GLM-4-0414: norms before and after the blocks, partial RoPE, gate and up in one matrix.
 
-Adjacent pairs are rotated; files with sections of positions (GLM-4.1V) have their rows ordered for halves.
+RoPE is GPT-J-style; files with sections of positions (GLM-4.1V) have their rows ordered for NeoX-style.
 """
 
 from engine.gguf import GGUFFile

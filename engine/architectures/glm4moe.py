@@ -1,6 +1,6 @@
-"""GLM-4.5, 4.6 and 4.7: as Qwen 2 with partial rotary and experts behind dense layers (arXiv 2508.06471).
+"""GLM-4.5, 4.6 and 4.7: as Qwen 2 with partial RoPE, and experts after dense layers (arXiv 2508.06471).
 
-Experts are chosen by biased sigmoids, beside a shared one. Layers for multi-token prediction are left out.
+Experts are chosen by biased sigmoids, beside a shared one. Multi-token prediction layers are left out.
 """
 
 from engine.architectures.qwen2 import Qwen2

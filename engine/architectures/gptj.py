@@ -1,4 +1,4 @@
-"""GPT-J: attention and feed-forward side by side on one norm, partial rotary in pairs, GELU (tanh form).
+"""GPT-J: parallel attention and feed-forward on one norm, partial GPT-J-style RoPE, GELU (tanh form).
 
 No public converter writes it to GGUF: docs/architectures.md defines the layout.
 """

@@ -1,6 +1,6 @@
-"""GPT-NeoX, Pythia, Dolly, RedPajama, StableLM-alpha: two norms, both on x where the residual is parallel.
+"""GPT-NeoX, Pythia, Dolly, RedPajama, StableLM-alpha: two norms, both on x if the residual is parallel.
 
-Partial rotary embedding, GELU, biases everywhere (Black 2022, arXiv 2204.06745).
+Partial RoPE, GELU, biases everywhere (Black 2022, arXiv 2204.06745).
 """
 
 from engine.gguf import GGUFFile

@@ -1,7 +1,7 @@
-"""Granite 4: as Granite 3, most layers with the mixer of Mamba 2 in place of attention, without rotary.
+"""Granite 4: as Granite 3, with Mamba 2 mixers instead of attention in most layers, without RoPE.
 
 Bamba, whose files have the same architecture, rotates half of each head, x[i] with x[i + d / 4]. But the rows
-of Q and K are in the order for x[i] with x[i + d / 2], as those of LLaMA.
+of Q and K are in the order for x[i] with x[i + d / 2], like those of LLaMA.
 """
 
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Granite 3 MoE: as Granite, with experts, and a shared one where the model has it."""
+"""Granite 3 MoE: as Granite, with experts, and a shared one if the model has it."""
 
 from engine.architectures.granite import Granite
 

@@ -1,4 +1,4 @@
-"""Hunyuan, the dense models: as Qwen 3, but Q and K are normed after the rotation."""
+"""Hunyuan, dense: as Qwen 3, but Q and K are normed after RoPE."""
 
 from engine.architectures.qwen2 import Qwen2
 from engine.nn.attention import Attention

@@ -1,4 +1,4 @@
-"""Hunyuan-A13B: as the dense models, with experts and a shared one that is as wide as a dense network."""
+"""Hunyuan-A13B: as the dense models, with experts and a shared one of the width of a dense network."""
 
 from dataclasses import replace
 

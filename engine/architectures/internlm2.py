@@ -1,4 +1,4 @@
-"""InternLM 2 and 2.5: as LLaMA (arXiv 2403.17297). Its checkpoints differ, see the converter."""
+"""InternLM 2 and 2.5: as LLaMA (arXiv 2403.17297). The checkpoints differ; see the converter."""
 
 from engine.architectures.llama import Llama
 

@@ -1,6 +1,6 @@
-"""Jina embeddings 2: as BERT, with ALiBi both ways for positions, and GeGLU (arXiv 2310.19923).
+"""Jina embeddings 2: as BERT, with bidirectional ALiBi for positions, and GeGLU (arXiv 2310.19923).
 
-The model for code norms Q and K, has one norm more, and its gate behind what it gates.
+The code model also norms Q and K, has one more norm, and its gate comes after the values that it gates.
 """
 
 from engine.gguf import GGUFFile

@@ -1,7 +1,7 @@
-"""LLaMA 1-3, Mistral, Mixtral and all that convert to them: RMS norms before each half, rotary, SwiGLU.
+"""LLaMA 1-3, Mistral, Mixtral and all that convert to them: RMS norms before each block, RoPE, SwiGLU.
 
-Q and K come permuted for rotation of adjacent pairs. Optional: biases, a tied head, rope scaling,
-experts, a sliding window.
+Q and K are permuted for GPT-J-style (interleaved) RoPE. Optional: biases, a tied head, rope scaling, experts,
+a sliding window.
 """
 
 from engine.gguf import GGUFFile

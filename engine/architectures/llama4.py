@@ -1,7 +1,7 @@
-"""Llama 4: as LLaMA in chunks; every fourth layer sees the whole and has no rotary embedding.
+"""Llama 4: as LLaMA with chunked attention; every fourth layer has full attention and no RoPE.
 
-In these, scores grow with the position (arXiv 2501.19399). Of every row one expert reads what its sigmoid
-leaves of the row. No key says chunks and growth in the files that are published.
+In these layers, scores grow with the position (arXiv 2501.19399). One expert per row reads the row scaled by
+its sigmoid. In published files, no key states the chunks or the growth.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""Mamba and Falcon Mamba: layers of one block each, without attention (Gu 2023, arXiv 2312.00752)."""
+"""Mamba and Falcon Mamba: one block per layer, without attention (Gu 2023, arXiv 2312.00752)."""
 
 from engine.gguf import GGUFFile
 from engine.hparams import HParams

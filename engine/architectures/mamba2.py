@@ -1,4 +1,4 @@
-"""Mamba 2: layers of one block each, without attention (Dao 2024, arXiv 2405.21060)."""
+"""Mamba 2: one block per layer, without attention (Dao 2024, arXiv 2405.21060)."""
 
 from engine.gguf import GGUFFile
 from engine.hparams import HParams

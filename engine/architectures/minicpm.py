@@ -1,4 +1,4 @@
-"""MiniCPM 1, 2 and 4: as LLaMA, with multipliers, perhaps LongRoPE (arXiv 2404.06395)."""
+"""MiniCPM 1, 2 and 4: as LLaMA, with multipliers and optional LongRoPE (arXiv 2404.06395)."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""MiniMax M2 and M2.5: as OLMoE with partial rotary; experts are chosen by biased sigmoids."""
+"""MiniMax M2 and M2.5: as OLMoE with partial RoPE; experts are chosen by biased sigmoids."""
 
 from engine.architectures.olmoe import OLMoE
 from engine.gguf import GGUFFile

@@ -1,6 +1,6 @@
-"""Mistral Small 4 (text): as DeepSeek V2, with scores that grow by position (arXiv 2601.08584).
+"""Mistral Small 4 (text): as DeepSeek V2, with scores that grow with the position (arXiv 2601.08584).
 
-Files that llama.cpp's converter writes do not say how fast they grow; in all published models it is 0.1.
+Files written by llama.cpp's converter do not state how fast they grow; in all published models it is 0.1.
 """
 
 from dataclasses import replace

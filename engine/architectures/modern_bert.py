@@ -1,4 +1,4 @@
-"""ModernBERT: an encoder with norms before its blocks, rotary, GeGLU, windows (arXiv 2412.13663)."""
+"""ModernBERT: an encoder with norms before its blocks, RoPE, GeGLU, windows (arXiv 2412.13663)."""
 
 from engine.gguf import GGUFFile
 from engine.hparams import HParams, Rope

@@ -1,4 +1,4 @@
-"""MPT: LayerNorms, fused QKV (perhaps clamped), ALiBi (arXiv 2108.12409) or learned positions, GELU."""
+"""MPT: LayerNorms, fused (optionally clamped) QKV, ALiBi (arXiv 2108.12409) or learned positions, GELU."""
 
 from engine.gguf import GGUFFile
 from engine.hparams import HParams

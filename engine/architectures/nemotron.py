@@ -1,6 +1,6 @@
-"""Nemotron 3 and 4, Minitron: LayerNorms, partial rotary, a feed-forward of squared ReLU (arXiv 2402.16819).
+"""Nemotron 3 and 4, Minitron: LayerNorms, partial RoPE, a feed-forward of squared ReLU (arXiv 2402.16819).
 
-The one that it adds to its norms' weights is in the file's weights already.
+The 1 that it adds to its norms' weights is already in the file's weights.
 """
 
 from engine.architectures.qwen2 import Qwen2

@@ -1,5 +1,6 @@
-"""Nemotron-H: each layer is one block, of Mamba 2, of attention without positions, or a feed-forward network
-of squared ReLU (arXiv 2504.03624)."""
+"""Nemotron-H: each layer is one block: Mamba 2, attention without positions, or a feed-forward of squared
+ReLU (arXiv 2504.03624).
+"""
 
 from typing import Any
 
@@ -33,7 +34,7 @@ class NemotronH(Decoder):
 
     @classmethod
     def experts(cls, reader: HParamsReader) -> dict[str, Any]:
-        """Fields of `HParams` that say what experts read and how they are chosen."""
+        """The fields of `HParams` that state what experts read and how they are chosen."""
         return {}
 
     def layer(self, binder: Binder, i: int) -> Layer:

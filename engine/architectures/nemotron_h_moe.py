@@ -1,6 +1,6 @@
-"""Nemotron 3: as Nemotron-H, some layers with experts of squared ReLU, chosen by biased sigmoids.
+"""Nemotron 3: as Nemotron-H, with experts of squared ReLU in some layers, chosen by biased sigmoids.
 
-One expert is for all rows. In Super, the others read and return narrower rows.
+One expert is shared by all rows. In Super, the others read and return narrower rows.
 """
 
 from typing import Any

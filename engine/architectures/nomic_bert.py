@@ -1,4 +1,4 @@
-"""Nomic BERT: as BERT, with rotated halves, a gated SiLU, no biases (Nussbaum 2024, arXiv 2402.01613)."""
+"""Nomic BERT: as BERT, with NeoX-style RoPE, a gated SiLU, no biases (Nussbaum 2024, arXiv 2402.01613)."""
 
 from engine.gguf import GGUFFile
 from engine.hparams import HParams

@@ -1,6 +1,6 @@
-"""OLMo 2 and 3: norms only behind the blocks; Q and K are normed over all heads at once (arXiv 2501.00656).
+"""OLMo 2 and 3: norms only after the blocks; Q and K are normed over all heads at once (arXiv 2501.00656).
 
-OLMo 3 (arXiv 2512.13961) has windows in three of four layers, and scales the rotation of the others only.
+In OLMo 3 (arXiv 2512.13961) three of four layers have windows, and only the others scale their RoPE.
 """
 
 from typing import Any

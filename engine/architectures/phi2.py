@@ -1,4 +1,4 @@
-"""Phi 1, 1.5 and 2: as GPT-J, but halves are rotated, and there are biases everywhere (arXiv 2309.05463)."""
+"""Phi 1, 1.5 and 2: as GPT-J, with NeoX-style RoPE and biases everywhere (arXiv 2309.05463)."""
 
 from engine.architectures.gptj import GPTJ
 from engine.gguf import GGUFFile

@@ -1,4 +1,4 @@
-"""Phi 3 and 4: as LLaMA, with Q, K, V and gate, up in one matrix each, halves rotated (arXiv 2404.14219)."""
+"""Phi 3 and 4: as LLaMA, with fused QKV and gate-up matrices, NeoX-style RoPE (arXiv 2404.14219)."""
 
 from engine.gguf import GGUFFile
 from engine.hparams import HParams

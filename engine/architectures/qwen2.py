@@ -1,4 +1,4 @@
-"""Qwen 1.5, 2 and 2.5: as LLaMA, but halves are rotated, and Q, K, V have biases (arXiv 2407.10671)."""
+"""Qwen 1.5, 2 and 2.5: as LLaMA, with NeoX-style RoPE and biases for Q, K, V (arXiv 2407.10671)."""
 
 from engine.gguf import GGUFFile
 from engine.hparams import HParams

@@ -1,4 +1,4 @@
-"""Qwen 1.5 and 2 MoE: as Qwen 2, with experts whose weights are not renormalised, and a gated shared one."""
+"""Qwen 1.5 and 2 MoE: as Qwen 2, with experts without renormalised weights, and a gated shared expert."""
 
 from dataclasses import replace
 from typing import ClassVar

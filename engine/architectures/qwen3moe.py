@@ -1,4 +1,4 @@
-"""Qwen 3 MoE: as Qwen 2 MoE, with weights renormalised, no shared expert, and Qwen 3's norms of Q and K."""
+"""Qwen 3 MoE: as Qwen 2 MoE, with renormalised weights, no shared expert, and Qwen 3's norms of Q and K."""
 
 from engine.architectures.qwen2moe import Qwen2MoE
 from engine.architectures.qwen3 import Qwen3

@@ -1,4 +1,4 @@
-"""Qwen 3 VL, the text part: as Qwen 3. In text, a position's sections are the same (arXiv 2511.21631)."""
+"""Qwen 3 VL, the text part: as Qwen 3. In text, all sections of a position are equal (arXiv 2511.21631)."""
 
 from engine.architectures.qwen3 import Qwen3
 

@@ -1,4 +1,4 @@
-"""Qwen 3 VL MoE, the text part: as Qwen 3 MoE. In text, a position's sections are the same."""
+"""Qwen 3 VL MoE, the text part: as Qwen 3 MoE. In text, all sections of a position are equal."""
 
 from engine.architectures.qwen3moe import Qwen3MoE
 

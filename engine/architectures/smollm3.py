@@ -1,4 +1,4 @@
-"""SmolLM3: as LLaMA, without rotation in every fourth layer (NoPE, Yang 2025, arXiv 2501.18795)."""
+"""SmolLM3: as LLaMA, without RoPE in every fourth layer (NoPE, Yang 2025, arXiv 2501.18795)."""
 
 from engine.architectures.llama import Llama
 from engine.gguf import GGUFFile

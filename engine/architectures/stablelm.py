@@ -1,6 +1,6 @@
-"""StableLM 2 and StableLM-3B: LayerNorms, partial rotary, SwiGLU (arXiv 2402.17834).
+"""StableLM 2 and StableLM-3B: LayerNorms, partial RoPE, SwiGLU (arXiv 2402.17834).
 
-The 12B norms Q and K per head with weights of its own for each, and its residual is parallel on one norm.
+The 12B norms Q and K per head, with separate weights for each head, and has parallel blocks on one norm.
 """
 
 from engine.gguf import GGUFFile

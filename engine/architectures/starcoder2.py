@@ -1,4 +1,4 @@
-"""StarCoder 2: LayerNorms, biases, halves rotated, GELU (tanh form), a window (arXiv 2402.19173)."""
+"""StarCoder 2: LayerNorms, biases, NeoX-style RoPE, GELU (tanh form), a window (arXiv 2402.19173)."""
 
 from engine.architectures.gpt2 import GPT2
 from engine.gguf import GGUFFile

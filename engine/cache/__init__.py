@@ -1,4 +1,4 @@
-"""The KV cache: its tensors, which cells are free, which prefixes they hold, and sessions saved to disk.
+"""The KV cache: its tensors, free cells, cached prefixes, and sessions saved to disk.
 
-Imported by graph, scheduler, tasks, model and sessions. It knows nothing of requests.
+Imported by graph, scheduler, tasks, model and sessions. It knows nothing about requests.
 """

@@ -28,7 +28,9 @@ class CellAllocator:
         self._block_free = bytearray(min(BLOCK, n_cells - i) for i in range(0, n_cells, BLOCK))
 
     def alloc_one(self, after: int = -1) -> int:
-        """One cell, the one after `after` if it is free (-1: no preference). OutOfMemoryError if none is."""
+        """One cell: the one after `after` if it is free (-1: no preference). Raises OutOfMemoryError if none
+        is free.
+        """
         cell = after + 1
         free = self._free
         if not (0 < cell < self.n_cells and free[cell]):
@@ -44,7 +46,7 @@ class CellAllocator:
     def alloc(self, n: int, after: int = -1) -> array[int]:
         """`n` cells in few ascending runs, the first one after `after` if that is free.
 
-        OutOfMemoryError if too few cells are free.
+        Raises OutOfMemoryError if too few cells are free.
         """
         if n > self.n_free:
             raise self._exhausted(n)
@@ -60,7 +62,7 @@ class CellAllocator:
         return cells
 
     def free(self, cells: Iterable[int]) -> None:
-        """Give cells back."""
+        """Return cells."""
         free, block_free = self._free, self._block_free
         for start, stop in _runs(sorted(cells)):
             if free.find(1, start, stop) >= 0:
@@ -77,7 +79,7 @@ class CellAllocator:
         return bool(self._free[cell])
 
     def check(self) -> None:
-        """Raise AssertionError if the counters disagree with the map of free cells."""
+        """Raises AssertionError if the counters disagree with the map of free cells."""
         assert self._free.count(1) == self.n_free
         assert self._free.find(1, 0, self._lowest) < 0
         for block, n in enumerate(self._block_free):

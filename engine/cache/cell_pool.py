@@ -1,4 +1,5 @@
-"""What sequences take of the cache: cells, and in some models slots for recurrent states or rows for windows.
+"""The resources that sequences take from the cache: cells, and in some models slots for recurrent states or
+window rows.
 
 A cell holds the keys and values of one position of one sequence.
 """
@@ -16,8 +17,8 @@ from engine.cache.window_rows import WindowRows
 class CellPool(CellAllocator):
     """The free cells.
 
-    states: the slots that sequences need besides cells, in a model with recurrent layers. windows: the rows
-    of cells in layers with a window, where these keep fewer than there are cells.
+    states: the slots that sequences also need, in a model with recurrent layers. windows: the rows of cells
+    in layers with a window, if these have fewer rows than there are cells.
     """
 
     __slots__ = ("states", "windows")
@@ -31,31 +32,31 @@ class CellPool(CellAllocator):
 
     @property
     def n_ready(self) -> int:
-        """Cells that can be taken now, with their rows."""
+        """Cells that can be taken now, together with their rows."""
         return self.n_free if self.windows is None else min(self.n_free, self.windows.n_available)
 
     @property
     def window_rows(self) -> tuple[int, int, int]:
-        """Rows of layers with a window: all, those that sequences hold, those that only checkpoints do."""
+        """Rows of layers with a window: in total, held by sequences, held only by checkpoints."""
         rows = self.windows
         return (0, 0, 0) if rows is None else (rows.n_rows, rows.n_held, rows.n_available - rows.n_free)
 
     @property
     def has_checkpoints(self) -> bool:
-        """Whether a sequence can go on from some lengths only, so that checkpoints are made."""
+        """Whether sequences can continue from certain lengths only, so that checkpoints are made."""
         return self.states is not None or self.windows is not None
 
     @property
     def lacks_slots(self) -> bool:
-        """Whether sequences own all slots for recurrent states, of a model that has such states."""
+        """Whether sequences own all slots, in a model with recurrent states."""
         return self.states is not None and not self.states.n_available
 
     def rows_of(self, cells: array[int]) -> list[int]:
-        """The rows that these cells have in layers with a window."""
+        """The rows of these cells in layers with a window."""
         return [] if self.windows is None else self.windows.rows(cells)
 
     def freed(self, cells: Iterable[int], rows: Iterable[int]) -> tuple[list[int], list[int]]:
-        """Those of them that are free now."""
+        """The cells among these that are free now."""
         windows = self.windows
         return (
             [cell for cell in cells if self.is_free(cell)],

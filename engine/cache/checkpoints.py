@@ -1,4 +1,4 @@
-"""The order in which checkpoints give way."""
+"""The order in which checkpoints are evicted."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ V = TypeVar("V")
 
 
 class Checkpoints(Generic[H, V]):
-    """What nodes of the prefix cache keep.
+    """The checkpoints of prefix cache nodes.
 
-    First to go is what was made on the way through a long prompt and never used, then the least recently
-    used.
+    Checkpoints made within a long prompt and never used are evicted first, then the least recently used.
     """
 
     def __init__(self) -> None:
@@ -27,16 +26,16 @@ class Checkpoints(Generic[H, V]):
         return holder in self._lasting or holder in self._passing
 
     def items(self) -> Iterator[tuple[H, V]]:
-        """In the order in which they give way."""
+        """The checkpoints in order of eviction."""
         yield from self._passing.items()
         yield from self._lasting.items()
 
     def add(self, holder: H, value: V, *, passing: bool = False) -> None:
-        """Keep `value`. passing: it was made on the way, so that little is lost if it gives way early."""
+        """Store `value`. passing: it was made within a prompt, so little is lost if it is evicted early."""
         (self._passing if passing else self._lasting)[holder] = value
 
     def use(self, holder: H) -> None:
-        """Count it as just used, if there is one."""
+        """Mark the node's checkpoint, if it has one, as just used."""
         if holder in self:
             self._lasting[holder] = self.pop(holder)
 

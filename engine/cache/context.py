@@ -1,4 +1,4 @@
-"""What a saved session needs of a loaded model: its cache, and what identifies the model."""
+"""What a saved session needs from a loaded model: its cache, and the model's identity."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class CellTables(Protocol):
     def kv_type(self) -> str: ...
 
     def tables(self) -> Iterator[tuple[str, Any, bool]]:
-        """Every tensor of the cache by its name, and whether its rows are those of windows, not of cells.
+        """Every tensor of the cache by name, and whether its rows are window rows instead of cells.
 
         A row takes `strides[1]` bytes.
         """
 
     def read(self, table: Any, cells: array[int], /) -> Iterator[bytearray]:
-        """The rows of `cells` in their order, chunk by chunk."""
+        """The rows of `cells`, in order, chunk by chunk."""
 
     def write(self, table: Any, cells: array[int], rows: memoryview, /) -> None:
         """Copy `rows` into `cells`."""
 
     def clear(self, cells: array[int], rows: array[int], /) -> None:
-        """Write zeros to `cells`, and in layers with a window to `rows`."""
+        """Zero `cells` and, in layers with a window, `rows`."""
 
 
 class StateTable(Protocol):
@@ -37,7 +37,7 @@ class StateTable(Protocol):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the states of one sequence."""
+        """Bytes of one sequence's states."""
 
     def read(self, slot: int, /) -> bytearray: ...
 
@@ -62,7 +62,7 @@ class CacheContext(Protocol):
 
     @property
     def n_ctx(self) -> int:
-        """Tokens of the longest session."""
+        """Maximum number of tokens of a session."""
 
     @property
     def n_vocab(self) -> int:

@@ -1,6 +1,6 @@
 """The KV cache's tensors: one row of K and one of V per cell and layer, on the layer's device.
 
-`engine.cache.cell_pool` and `engine.cache.prefix_cache` know which sequence owns which cell,
+`engine.cache.cell_pool` and `engine.cache.prefix_cache` track which sequence owns which cell,
 `engine.cache.window_rows` which cells have rows in layers with a window.
 """
 
@@ -18,7 +18,7 @@ from engine.hparams import HParams
 
 
 def check_type(hp: HParams, kv_type: str) -> int:
-    """ggml's number of `kv_type`. ConfigError if a head's row is not a whole number of its blocks."""
+    """ggml's number for `kv_type`. Raises ConfigError if a head's row is not a whole number of its blocks."""
     if kv_type not in KV_TYPES:
         raise ConfigError(f"kv_type is {kv_type!r}; it must be one of {', '.join(KV_TYPES)}")
     number: int = type_id(kv_type)
@@ -38,7 +38,7 @@ def check_type(hp: HParams, kv_type: str) -> int:
 
 
 def bytes_per_cell(hp: HParams, kv_type: str) -> list[int]:
-    """Bytes that one cell takes in each layer."""
+    """Bytes per cell in each layer."""
     number = check_type(hp, kv_type)
     sizes = []
     for i, heads in enumerate(hp.n_head_kv):
@@ -77,7 +77,7 @@ class KVCache:
         windows: WindowRows | None = None,
         zeroed: bool = True,
     ) -> None:
-        """Six parameters and the caller's choice of zeros."""
+        """Six parameters, and the caller's choice of zeroing."""
         number = check_type(hp, kv_type)
         self.n_cells, self.kv_type, self.windows = n_cells, kv_type, windows
         self.windowed = [windows is not None and hp.keeps_window(i) for i in range(hp.n_layer)]
@@ -103,7 +103,7 @@ class KVCache:
                 buffer.clear()
 
     def tables(self) -> Iterator[tuple[str, Any, bool]]:
-        """Every tensor by its name, layer by layer, and whether its rows are those of windows, not of cells.
+        """Every tensor by name, layer by layer, and whether its rows are window rows instead of cells.
 
         A row takes `strides[1]` bytes.
         """
@@ -115,7 +115,7 @@ class KVCache:
 
     @staticmethod
     def read(table: Any, cells: array[int]) -> Iterator[bytearray]:
-        """The rows of `cells` in their order, chunk by chunk."""
+        """The rows of `cells`, in order, chunk by chunk."""
         size = table.strides[1]
         for cell, n in runs(cells):
             yield table.get(cell * size, n * size)
@@ -131,7 +131,7 @@ class KVCache:
             done += n * size
 
     def clear(self, cells: array[int], rows: array[int]) -> None:
-        """Write zeros to `cells`, and in layers with a window to `rows`."""
+        """Zero `cells` and, in layers with a window, `rows`."""
         for _, table, windowed in self.tables():
             numbers = rows if windowed else cells
             self.write(table, numbers, memoryview(bytes(len(numbers) * table.strides[1])))

@@ -1,6 +1,6 @@
-"""How far token sequences are equal, and why the prefix cache holds no more of a prompt: what metrics count.
+"""How far token sequences agree, and why the prefix cache holds no more of a prompt, for metrics.
 
-Without numpy: the server imports it before it starts an engine process.
+Does not import numpy, since the server imports it before it starts an engine process.
 """
 
 from __future__ import annotations

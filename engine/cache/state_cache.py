@@ -15,7 +15,7 @@ from engine.hparams import HParams
 class StateCache:
     """table: F32 [elements of all layers, n_slots]; layer i begins at element `offsets[i]`.
 
-    A sequence that begins takes its slot as if it held zeros, so nothing is cleared.
+    A new sequence treats its slot as if it held zeros, so nothing needs clearing.
     """
 
     def __init__(self, hp: HParams, n_slots: int, buffer_type: Any) -> None:

@@ -1,8 +1,8 @@
-"""Slots for the states of recurrent layers: which are free, which are checkpoints.
+"""Slots for the states of recurrent layers: which are free and which are checkpoints.
 
-A sequence that is computed owns a slot, whose state is that after its last computed token. It cannot go back,
-so nodes of the prefix cache keep copies of it, checkpoints, each in a slot of its own. What no sequence owns
-is theirs; when a slot is needed, a checkpoint gives way.
+A running sequence owns a slot, with the state after its last computed token. A state cannot go back, so nodes
+of the prefix cache keep copies of it, called checkpoints, each in its own slot. Slots that no sequence owns
+belong to checkpoints; when a slot is needed, a checkpoint is evicted.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ NO_SLOT = -1
 
 
 class Checkpointed(Protocol):
-    """What can hold a checkpoint: a node of the prefix cache."""
+    """An object that can hold a checkpoint: a node of the prefix cache."""
 
     checkpoint: int  # its slot, or NO_SLOT
 
@@ -65,7 +65,7 @@ class StateSlots:
         return slot
 
     def free(self, slot: int) -> None:
-        """Give a sequence's slot back."""
+        """Return a sequence's slot."""
         if slot in self._free:
             raise AssertionError(f"slot {slot} is freed twice")
         self._free.append(slot)
@@ -93,20 +93,20 @@ class StateSlots:
             self._checkpoints.add(holder, slot)
 
     def drop(self, holder: Checkpointed) -> None:
-        """Free the checkpoint of a node that is no more, if it has one."""
+        """Free the checkpoint of a node that is being removed, if it has one."""
         if holder.checkpoint != NO_SLOT:
             slot = holder.checkpoint
             self._forget(holder)
             self._free.append(slot)
 
     def check(self, slots: list[int], holders: list[Checkpointed]) -> None:
-        """Raise AssertionError unless each slot is free, one of `slots`, or a checkpoint of `holders`."""
+        """Raises AssertionError unless each slot is free, one of `slots`, or a checkpoint of `holders`."""
         checkpoints = dict(self._checkpoints.items())
         assert checkpoints == {holder: holder.checkpoint for holder in holders}
         assert sorted([*self._free, *slots, *checkpoints.values()]) == list(range(self.n_slots))
 
     def _free_one(self, source: Checkpointed | None) -> int:
-        """A free slot, if need be by evicting a checkpoint other than `source`; NO_SLOT: there is none."""
+        """A free slot, if necessary by evicting a checkpoint other than `source`; NO_SLOT: there is none."""
         if not self._free:
             oldest = next((h for h, _ in self._checkpoints.items() if h is not source), None)
             if oldest is None:

@@ -1,9 +1,9 @@
 """Rows for layers with a window: which cells have one.
 
-A layer with a window reads the last positions of a sequence only. So its tensors have fewer rows than there
-are cells, and a cell has a row for as long as something holds it: a sequence holds those that its next tokens
-see, a checkpoint those before a place from which later requests may go on. A checkpoint gives way when rows
-are needed.
+A layer with a window reads only the last positions of a sequence. So its tensors have fewer rows than there
+are cells, and a cell has a row only while something holds it: a sequence holds the rows that its next tokens
+read, a checkpoint those before a place from which later requests may continue. Checkpoints are evicted when
+rows are needed.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class WindowRows:
 
     @property
     def reach(self) -> int:
-        """How many positions before a token it attends to."""
+        """How many earlier positions a token attends to."""
         return self.window - 1
 
     @property
     def most_held(self) -> int:
-        """Rows that a sequence holds at most between its steps."""
+        """Maximum number of rows that a sequence holds between its steps."""
         return self.reach + 2 * self.slack
 
     @property
@@ -56,7 +56,7 @@ class WindowRows:
 
     @property
     def n_available(self) -> int:
-        """Rows that a sequence can get: free ones and those of checkpoints only."""
+        """Rows that a sequence can get: free ones and those held only by checkpoints."""
         return self.n_rows - self.n_held
 
     def n_resumable(self, cells: array[int]) -> int:
@@ -71,7 +71,7 @@ class WindowRows:
         return 0
 
     def make_room(self, n: int) -> None:
-        """Let checkpoints go until `n` rows are free. OutOfMemoryError if sequences hold too many."""
+        """Evict checkpoints until `n` rows are free. Raises OutOfMemoryError if sequences hold too many."""
         if n > self.n_available:
             raise OutOfMemoryError(
                 f"the KV cache has {self.n_available} of {self.n_rows} rows free for layers with a window, "
@@ -81,7 +81,7 @@ class WindowRows:
             self.forget(next(holder for holder, _ in self.checkpoints.items()))
 
     def take(self, cells: array[int], after: int = NO_ROW) -> None:
-        """Rows for new cells, which one sequence holds, if possible behind the row `after`."""
+        """Rows for new cells, held by one sequence, if possible after the row `after`."""
         self.make_room(len(cells))
         numbers = _numbers(cells)
         self.row_of[numbers] = self._rows.alloc(len(cells), after)
@@ -89,20 +89,20 @@ class WindowRows:
         self.n_held += len(cells)
 
     def hold(self, cells: array[int]) -> None:
-        """One more sequence holds the rows that these cells have."""
+        """Add one holder to the rows that these cells have."""
         numbers = _numbers(cells)
         self.n_held += _count(self._sequences[numbers] == 0)
         self._sequences[numbers] += 1
 
     def drop(self, cells: array[int]) -> None:
-        """One sequence less holds them."""
+        """Remove one holder from them."""
         numbers = _numbers(cells)
         self._sequences[numbers] -= 1
         self.n_held -= _count(self._sequences[numbers] == 0)
         self._free_unheld(numbers)
 
     def replace(self, old: array[int], new: array[int]) -> None:
-        """One sequence, which alone has `old`, goes on with `new`, cells of the same contents."""
+        """A sequence that alone holds `old` continues with `new`, cells with the same contents."""
         has_row = self.row_of[_numbers(old)] != NO_ROW
         ours, theirs = _numbers(old)[has_row], _numbers(new)[has_row]
         lacking = self.row_of[theirs] == NO_ROW
@@ -123,7 +123,7 @@ class WindowRows:
         self.checkpoints.add(holder, numbers, passing=passing)
 
     def forget(self, holder: Any) -> None:
-        """Let the checkpoint of a node go, if it has one."""
+        """Drop a node's checkpoint, if it has one."""
         if holder in self.checkpoints:
             numbers = self.checkpoints.pop(holder)
             self._keepers[numbers] -= 1
@@ -167,9 +167,9 @@ class WindowRows:
 
 
 class HeldRows:
-    """The rows that one sequence holds: those of its cells from `first` to before `end`.
+    """The rows that one sequence holds: those of its cells from `first` up to `end`, exclusive.
 
-    windows None: of a model that keeps no rows, where nothing is held.
+    windows None: the model has no window rows, so nothing is held.
     """
 
     __slots__ = ("end", "first", "windows")
@@ -179,35 +179,35 @@ class HeldRows:
         self.first = self.end = 0
 
     def resume(self, cells: array[int]) -> None:
-        """Hold what the next token sees of these cells."""
+        """Hold what the next token reads of these cells."""
         if self.windows is not None:
             self.first, self.end = max(0, len(cells) - self.windows.reach), len(cells)
             self.windows.hold(cells[self.first :])
 
     def extend(self, cells: array[int]) -> None:
-        """Take rows for the cells that are new."""
+        """Take rows for new cells."""
         if self.windows is not None and len(cells) > self.end:
             after = self.windows.row_of[cells[self.end - 1]] if self.end > self.first else NO_ROW
             self.windows.take(cells[self.end :], int(after))
             self.end = len(cells)
 
     def can_resume(self, n: int) -> bool:
-        """Whether all is held that the token after the first `n` sees."""
+        """Whether everything is held that the token after the first `n` reads."""
         return self.windows is None or self.first <= max(0, n - self.windows.reach)
 
     def advance(self, cells: array[int], n: int) -> None:
-        """Drop what no token from shortly before `n` on sees, once that is enough."""
+        """Drop what no token after the first `n` reads, once that is enough to be worth it."""
         if self.windows is not None and n - self.windows.most_held >= self.first:
             self.skip(cells, n - self.windows.reach - self.windows.slack)
 
     def skip(self, cells: array[int], first: int) -> None:
-        """Drop what is before `first`, and take no rows there."""
+        """Drop everything before `first`, and take no rows there."""
         if self.windows is not None and first > self.first:
             self.windows.drop(cells[self.first : min(first, self.end)])
             self.first, self.end = first, max(first, self.end)
 
     def cut(self, cells: array[int], n: int) -> None:
-        """Drop what is behind the first `n` cells."""
+        """Drop everything after the first `n` cells."""
         if self.windows is not None and n < self.end:
             self.windows.drop(cells[max(n, self.first) : self.end])
             self.end = n

@@ -1,5 +1,5 @@
-"""Constrained decoding and reasoning blocks: from schemas and grammars to token masks (llguidance).
+"""Constrained decoding and reasoning blocks: turns schemas and grammars into token masks (llguidance).
 
-Plain Python without ggml. The scheduler and sessions import it, and the server, to check what
-clients send.
+Plain Python without ggml. Imported by the scheduler and sessions, and by the server, to check what clients
+send.
 """

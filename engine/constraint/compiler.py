@@ -165,7 +165,7 @@ def _token_finder(vocabulary: GrammarVocabulary) -> TokenId:
 class ConstraintCompiler:
     """Compiles constraints for one vocabulary, and caches the last ones. Safe to use from several threads.
 
-    vocabulary: the vocabulary, or a function that makes it when it is first needed.
+    vocabulary: the vocabulary, or a function that creates it when it is first needed.
     """
 
     def __init__(self, vocabulary: GrammarVocabulary | Callable[[], GrammarVocabulary]) -> None:
@@ -207,11 +207,11 @@ class ConstraintCompiler:
             return self._thread.submit(self._compile, constraint)
 
     def compile(self, constraint: Constraint) -> ConstraintMatcher:
-        """A matcher at the beginning of a text. Raises ConfigError (one line) if it cannot be compiled."""
+        """A matcher at the beginning of a text. Raises ConfigError (one line) if compiling fails."""
         return self.submit(constraint).result()
 
     def probe(self, matcher: ConstraintMatcher) -> None:
-        """Generate some random tokens, to see early whether it is too complex. Raises ConfigError."""
+        """Generate a few random tokens, to see early whether it is too complex. Raises ConfigError."""
         matcher = matcher.copy()
         chance = random.Random(0)
         eog = set(self.vocabulary.eog)
@@ -267,7 +267,7 @@ class ConstraintCompiler:
         return matcher.copy()
 
     def _name_guard(self, text: str) -> NameGuard | None:
-        """For a grammar that lets names be written that it does not list."""
+        """A guard for grammars that allow names that they do not list."""
         limit = max(map(int, _LIMITS.findall(text)), default=0)
         if not limit and schema.FREE_NAME not in text:
             return None

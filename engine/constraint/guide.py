@@ -1,7 +1,7 @@
-"""What a sequence may generate next, by its reasoning block and its constraint, as masks for the sampler.
+"""What a sequence may generate next, given its reasoning block and its constraint, as masks for the sampler.
 
-A mask follows from the tokens so far alone, so those of a step are made while the step is computed, in a
-thread of their own: llguidance does not hold Python's lock, and neither does ggml.
+A mask depends only on the tokens so far, so the masks of a step are computed in a separate thread while the
+step is computed: neither llguidance nor ggml holds the GIL.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class OutputGuide:
         self._block = block
 
     def fill(self, mask: TokenMask, not_ending: TokenMask, nothing: TokenMask) -> TokenMask | None:
-        """The mask of the next token, written to `mask` if need be; None where every token is allowed.
+        """The mask of the next token, written to `mask` if necessary; None if every token is allowed.
 
-        not_ending: a mask of all tokens but those that end a generation. nothing: an empty mask.
+        not_ending: a mask of all tokens except end-of-generation ones. nothing: an empty mask.
         """
         block, matcher = self._block, self._matcher
         if block is not None and not block.over:
@@ -52,7 +52,7 @@ class OutputGuide:
         return mask
 
     def commit(self, token: int) -> None:
-        """Take the token that was generated."""
+        """Take the generated token."""
         block, matcher = self._block, self._matcher
         if block is not None and not block.over:
             if matcher is not None and block.ambiguous(token) and matcher.accepts(token):
@@ -79,7 +79,7 @@ class OutputGuide:
 
 
 class OutputGuides:
-    """Makes the guides of one scheduler or session, and the masks of its steps. For one thread.
+    """Creates the guides of one scheduler or session, and the masks of its steps. For one thread.
 
     token_bytes: the bytes that a token contributes to text.
     """
@@ -103,9 +103,9 @@ class OutputGuides:
     def compile(
         self, constraint: Constraint | None, reasoning: Reasoning | None, generated: Sequence[int] = ()
     ) -> Future[OutputGuide]:
-        """A guide that has taken the tokens `generated` so far; at once if nothing has to be compiled.
+        """A guide that has taken the tokens `generated` so far; ready at once if nothing needs compiling.
 
-        Raises ConfigError for a reasoning block that could not be followed. The future raises it for a
+        Raises ConfigError for a reasoning block that cannot be followed. The future raises it for a
         constraint that cannot be compiled or that `generated` does not match.
         """
         if reasoning is not None:
@@ -137,7 +137,7 @@ class OutputGuides:
         return guide.fill(self._buffers[i], self._not_ending, self._nothing)
 
     def begin(self, guides: Sequence[OutputGuide | None]) -> None:
-        """Start to make the masks of a step. These guides must not be used before `end`."""
+        """Start computing the masks of a step. These guides must not be used before `end`."""
         self._filling = None
         if any(guides):
             if self._thread is None:
@@ -145,11 +145,11 @@ class OutputGuides:
             self._filling = self._thread.submit(self._fill_all, guides)
 
     def end(self) -> list[TokenMask | ConfigError | None]:
-        """The masks in the order of the guides, or errors in their places; empty without guides."""
+        """The masks in the order of the guides, with errors in place of failed ones; empty without guides."""
         return [] if self._filling is None else self._filling.result()
 
     def close(self) -> None:
-        """Stop the thread that makes masks."""
+        """Stop the mask thread."""
         if self._thread is not None:
             self._thread.shutdown(wait=False)
             self._thread = None
@@ -164,7 +164,7 @@ class OutputGuides:
         return masks
 
     def _reserve(self, n: int) -> None:
-        """Make `n` buffers."""
+        """Create `n` buffers."""
         words = self._compiler.n_words
         if not self._buffers:
             self._nothing = array("I", bytes(4 * words))

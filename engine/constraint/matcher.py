@@ -1,4 +1,4 @@
-"""Follows one text through a compiled constraint: which tokens may come next, whether it is complete."""
+"""Follows one text through a compiled constraint: which tokens may come next, and whether it is complete."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _REGEX_ERROR = re.compile(r"^error: (.*)$", re.MULTILINE)
 
 
 class NameGuard:
-    """Keeps names of objects apart while a matcher follows the text.
+    """Keeps the names of objects unique while a matcher follows the text.
 
-    limit: how many names an object has at most if its names may have beginnings that only few share, so
-    that it has to be found out which are used up; 0: there is no such object. byte_tokens: of every byte,
-    where the vocabulary has them.
+    limit: maximum number of names of an object whose names may have beginnings that only few names share, so
+    that it must be determined which are used up; 0: there is no such object. byte_tokens: a token for every
+    byte, if the vocabulary has them.
     """
 
     __slots__ = ("_bytes", "_index", "_limit", "_names")
@@ -39,7 +39,7 @@ class NameGuard:
         return other
 
     def forbid(self, matcher: Any, mask: TokenMask) -> None:
-        """Take tokens out of a mask. matcher: llguidance's, which made it."""
+        """Remove tokens from a mask. matcher: llguidance's, which computed it."""
         self._names.forbid(mask)
         if self._limit:
             for token, names in list(self._names.risky(mask)):
@@ -55,7 +55,7 @@ class NameGuard:
         return token in self._index.special or self._names.allows(self._index.tokens[token])
 
     def commit(self, matcher: Any, token: int, n_words: int) -> None:
-        """The next token. matcher: llguidance's, before it."""
+        """Take the next token. matcher: llguidance's, before it takes the token."""
         if token in self._index.special:
             self._names.reset()
             return
@@ -66,7 +66,7 @@ class NameGuard:
             self._close_off(self._names, matcher, data, n_words)
 
     def _close_off(self, names: UniqueNames, matcher: Any, data: bytes, n_words: int) -> None:
-        """Find out which beginnings are used up, when a token that began a name is told."""
+        """Determine which beginnings are used up, after a token that began a name."""
         opened = len(data) - (names.name_length or 0)
         start = [self._bytes.get(byte, -1) for byte in data[:opened]]
 
@@ -90,7 +90,7 @@ def _fill(matcher: Any, mask: TokenMask) -> None:
 
 
 class ConstraintMatcher:
-    """Follows one text. Not for use by two threads at the same time.
+    """Follows one text. Not for concurrent use by two threads.
 
     Methods raise ConfigError once the text no longer matches or the grammar turns out to be too complex.
     """
@@ -124,7 +124,7 @@ class ConstraintMatcher:
             )
 
     def commit(self, token: int) -> None:
-        """Take the next token, which is no end-of-generation token unless the grammar names it."""
+        """Take the next token, which must not end the generation unless the grammar names it."""
         start = thread_time()
         if self._names is not None:
             self._names.commit(self._matcher, token, self._n_words)
@@ -148,7 +148,7 @@ class ConstraintMatcher:
         return bool(self._matcher.is_stopped() and not self._matcher.is_error())
 
     def copy(self) -> ConstraintMatcher:
-        """An independent matcher at the same place."""
+        """An independent matcher in the same state."""
         names = None if self._names is None else self._names.copy()
         return ConstraintMatcher(self._matcher.deep_copy(), self._n_words, self.ignored, names)
 
@@ -157,7 +157,7 @@ class ConstraintMatcher:
 
 
 def error_line(error: str, *, located: bool = False) -> str:
-    """The first line of an error of llguidance, without the backtrace or the grammar after it.
+    """The first line of an llguidance error, without the backtrace or the grammar after it.
 
     located: keep line and column, since the text is the client's own.
     """

@@ -1,4 +1,4 @@
-"""Where the output is relative to its reasoning block: before it, inside, or after it.
+"""Where the output is relative to its reasoning block: before, inside or after it.
 
 A model opens the block at the beginning of its output, if at all, and closes it. The constraint on the output
 applies after the block, not inside. All state follows from the tokens so far, so a resumed sequence continues
@@ -16,7 +16,7 @@ MAX_IDS = 64  # of a text that opens or closes a block
 
 
 class ReasoningBlock:
-    """Takes every token by `commit`, and says which may or must come next.
+    """Takes every token with `commit`, and says which may or must come next.
 
     token_bytes: the bytes that a token contributes to the text; see `Tokenizer`.
     """
@@ -47,7 +47,7 @@ class ReasoningBlock:
 
     @property
     def forced(self) -> int | None:
-        """The only token that is allowed inside once the budget is spent; None before."""
+        """The only allowed token inside once the budget is spent; None before."""
         if not self.inside or self._budget is None or self._n < self._budget:
             return None
         matched = self._matched()
@@ -58,7 +58,7 @@ class ReasoningBlock:
         return not self.started and len(self._start) > 1 and token == self.opening
 
     def commit(self, token: int) -> bool:
-        """Take the next token. True: it is part of the constrained output."""
+        """Take the next token. Returns whether it is part of the constrained output."""
         if self.over:
             return True
         if not self.inside:
@@ -109,7 +109,7 @@ class ReasoningBlock:
 
 
 def check_reasoning(reasoning: Reasoning, n_vocab: int) -> None:
-    """ConfigError for a block that cannot be enforced."""
+    """Raises ConfigError for a block that cannot be enforced."""
     if not reasoning.end:
         raise ConfigError("a reasoning block needs the tokens that end it")
     if not reasoning.start and not reasoning.opened:

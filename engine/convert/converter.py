@@ -77,7 +77,7 @@ class TensorGroup:
     def converted(
         self, converter: type[Converter], folder: Folder, arrays: list[Array]
     ) -> Iterator[tuple[str, Array]]:
-        """The GGUF tensors that this becomes, from one array for each part."""
+        """The GGUF tensors that result, given one array for each part."""
         x = arrays[0] if len(arrays) == 1 else np.stack(arrays)
         yield from converter.convert_tensor(self.name, x, folder.config)
 
@@ -194,7 +194,7 @@ def _is_beyond(name: str, config: Config) -> bool:
 
 
 class ModuleName(NamedTuple):
-    """A checkpoint's tensor, recognised. target: as in `Converter.tensor_names`, `{i}` for the layer."""
+    """A recognised checkpoint tensor. target: as in `Converter.tensor_names`, `{i}` for the layer."""
 
     target: str
     gguf_name: str
@@ -202,7 +202,9 @@ class ModuleName(NamedTuple):
 
 
 def module_of(name: str, converter: type[Converter]) -> ModuleName | None:
-    """What a tensor is, with or without the prefix of the whole model; None if the converter lacks it."""
+    """The meaning of a tensor name, with or without the whole model's prefix; None if the converter does not
+    have it.
+    """
     for wrapper in _WRAPPERS:
         name = name.removeprefix(wrapper)
     stem, _, end = name.rpartition(".")
@@ -311,7 +313,7 @@ def encoded(x: Array, kind: gguf.GGMLQuantizationType, pool: ThreadPoolExecutor 
 
 
 def _layer_keys(converter: type[Converter], folder: Folder) -> dict[str, list[float]]:
-    """Arrays of numbers that each layer has as a tensor."""
+    """Numeric arrays that each layer has as a tensor."""
     values: dict[str, list[float]] = {}
     for name, key in converter.layer_keys.items():
         values[key] = []
@@ -325,7 +327,7 @@ def _layer_keys(converter: type[Converter], folder: Folder) -> dict[str, list[fl
 
 
 def _sampling_keys(folder: Folder) -> dict[str, int | float]:
-    """What generation_config.json recommends, as llama.cpp's converter passes it on."""
+    """The recommendations in generation_config.json, written as by llama.cpp's converter."""
     config = folder.json("generation_config.json", optional=True)
     values: dict[str, int | float] = {}
     for key, name in (
@@ -342,7 +344,7 @@ def _sampling_keys(folder: Folder) -> dict[str, int | float]:
 
 
 def _embedding_keys(folder: Folder, settings: EmbeddingSettings) -> dict[str, int | bool]:
-    """The keys of an embedding model that sentence-transformers' files decide."""
+    """The keys of an embedding model that sentence-transformers' files determine."""
     values: dict[str, int | bool] = {}
     if settings.pooling is not None:
         values["pooling_type"] = POOLING.index(settings.pooling)

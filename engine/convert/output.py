@@ -8,7 +8,7 @@ import gguf
 
 
 def add_key(writer: gguf.GGUFWriter, name: str, value: Any) -> None:
-    """Write a key with the type that GGUF files use for such a value."""
+    """Write a key with the type that GGUF files use for this kind of value."""
     if isinstance(value, bool):
         writer.add_bool(name, value)
     elif isinstance(value, int):

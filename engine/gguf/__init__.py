@@ -1,8 +1,8 @@
-"""GGUF files, read with suspicion: every count, length, type and offset is checked before use.
+"""GGUF files, treated as untrusted: every count, length, type and offset is checked before use.
 
 `GGUFFile.open(path)` checks the container, `validate_model(gguf)` and `validate_tokenizer(gguf)` what it says
-about the model. Whatever is wrong is a `ModelError` of one line that names the file, the key and the reason.
-Plain Python: the server, `ggserve info` and the offload plan use it without the compiled extension.
+about the model. Any error is a one-line `ModelError` that names the file, the key and the reason. Plain
+Python: the server, `ggserve info` and the offload plan use it without the compiled extension.
 """
 
 from engine.gguf.reader import GGUFFile

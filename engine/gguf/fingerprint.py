@@ -1,4 +1,4 @@
-"""What identifies a model."""
+"""The identity of a model."""
 
 from __future__ import annotations
 

@@ -28,10 +28,10 @@ class NamedTensor(Protocol):
 
 @contextmanager
 def replacing(target: Path, force: bool) -> Iterator[Path]:
-    """The path to write to; what is written there, or its parts, take their places at the end.
+    """The path to write to; the file written there, or its parts, are moved into place at the end.
 
-    Of a split model the first part comes last, so that it is never there without the others. ConfigError if a
-    file exists already and `force` is false.
+    The first part of a split model is moved last, so that it never exists without the others. Raises
+    ConfigError if a file exists already and `force` is false.
     """
     _check_free(target, force)
     with tempfile.TemporaryDirectory(prefix=".", suffix=".part", dir=target.parent) as name:

@@ -1,4 +1,4 @@
-"""How untrusted bytes are quoted in messages."""
+"""Quotes untrusted bytes in messages."""
 
 from __future__ import annotations
 

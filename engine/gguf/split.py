@@ -28,7 +28,7 @@ def is_part_of(name: str, stem: str) -> bool:
 
 
 def model_name(path: Path) -> str:
-    """What a model is called after its file or directory: without ending and number of the part."""
+    """The name of a model given its file or directory: without suffix and part number."""
     part = _PART.fullmatch(path.name)
     return part["stem"] if part else path.name.removesuffix(".gguf")
 

@@ -24,7 +24,7 @@ MASK_PAD = 256  # kernels of some devices want the KV length in multiples of it
 
 
 def n_nodes(hp: HParams, n_adapters: int = 0) -> int:
-    """An upper bound for the tensors of one batch's graph; each used expert adds two."""
+    """An upper bound for the number of tensors in one batch's graph; each used expert adds two."""
     per_adapter = ADAPTER_NODES * (MATRICES_PER_LAYER * hp.n_layer + 4)
     of_streams = hp.n_streams * (3 * hp.n_streams + 16) if hp.n_streams > 1 else 0
     per_layer = NODES_PER_LAYER + 2 * hp.n_expert_used + of_streams
@@ -99,7 +99,7 @@ class Mask(NamedTuple):
 
 
 class ForwardContext:
-    """What an architecture sees while it builds the graph of one batch; shapes in ggml order.
+    """The context in which an architecture builds the graph of one batch; shapes in ggml order.
 
     tokens, positions: I32 [n_tokens]; cells: I64 [n_tokens], the cache rows to write, and window_rows those
     of layers with a window.
@@ -133,7 +133,7 @@ class ForwardContext:
         self._stored: dict[int, tuple[Tensor, Tensor]] = {}
 
     def rotate(self, x: Tensor, rope: Rope, factors: RopeFactors) -> Tensor:
-        """Rotary embedding of x [head_dim, heads, rows] at the batch's positions."""
+        """RoPE applied to x [head_dim, heads, rows] at the batch's positions."""
         ctx = self.ctx
         if not isinstance(factors, LongRopeFactors):
             return ctx.rope(x, self.positions, rope, factors)
@@ -152,7 +152,7 @@ class ForwardContext:
         return self.type_ids
 
     def temperatures(self) -> Tensor:
-        """What Q of each row is multiplied by, see `HParams.temperature_scale`: F32 [1, 1, n_tokens]."""
+        """The factor for Q of each row, see `HParams.temperature_scale`: F32 [1, 1, n_tokens]."""
         if self.temperature_rows is None:
             self.temperature_rows = self.ctx.input(F32, (1, 1, self.shape.n_tokens), "temperatures")
         return self.temperature_rows
@@ -179,11 +179,13 @@ class ForwardContext:
         return written
 
     def outputs_of(self, x: Tensor) -> Tensor:
-        """The rows of x [n, rows] whose outputs are wanted: [n, n_outputs]."""
+        """The rows of x [n, rows] whose outputs are requested: [n, n_outputs]."""
         return x if self.output_ids is None else self.ctx.get_rows(x, self.output_ids)
 
     def adapter_scales(self, adapter: int, n_rows: int) -> Tensor:
-        """The scales of an adapter for all rows, or for those whose outputs are wanted: F32 [1, n_rows]."""
+        """The scales of an adapter for all rows, or for the rows whose outputs are requested: F32 [1,
+        n_rows].
+        """
         if n_rows == self.shape.n_tokens:
             return self.adapter_rows[adapter]
         if adapter not in self._output_scales:
@@ -238,7 +240,7 @@ class ForwardContext:
         return self.masks[kind]
 
     def constant(self, values: tuple[float, ...]) -> Tensor:
-        """F32 [n] of these numbers."""
+        """A constant: F32 [n] of these numbers."""
         if values not in self.constants:
             name = f"constant.{len(self.constants)}"
             self.constants[values] = self.ctx.input(F32, (len(values),), name)

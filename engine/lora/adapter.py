@@ -1,4 +1,4 @@
-"""Checks an adapter as llama.cpp's converter writes it: for a matrix, `NAME.lora_a` and `NAME.lora_b`."""
+"""Checks an adapter in the layout of llama.cpp's converter: for a matrix, `NAME.lora_a` and `NAME.lora_b`."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ A, B = ".lora_a", ".lora_b"
 
 @dataclass(frozen=True, kw_only=True)
 class AdaptedMatrix:
-    """One matrix of the model, and the two of the adapter. spec: of the model's.
+    """One matrix of the model, and the adapter's two. spec: of the model's matrix.
 
-    scale: alpha / rank, or 1 where the file has no alpha.
+    scale: alpha / rank, or 1 if the file has no alpha.
     """
 
     spec: TensorSpec
@@ -49,7 +49,7 @@ class AdaptedMatrix:
 
     @property
     def nbytes(self) -> int:
-        """In memory."""
+        """Bytes in memory."""
         return sum(4 * math.prod(spec.shape) for spec in self.padded)
 
 
@@ -68,8 +68,8 @@ class Adapter:
 def read_adapter(gguf: GGUFFile, arch: str, specs: Iterable[TensorSpec]) -> Adapter:
     """The adapter in a file, checked against the architecture and the tensors of a model.
 
-    Raises ModelError for a damaged file, one that is no LoRA adapter or does not fit the model, and
-    UnsupportedModelError for an adapter of a kind that is not supported.
+    Raises ModelError for a file that is damaged, not a LoRA adapter or not for this model, and
+    UnsupportedModelError for an unsupported kind of adapter.
     """
     kind = gguf.get_str("general.type", "model")
     if kind != "adapter":

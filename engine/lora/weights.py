@@ -1,4 +1,4 @@
-"""The matrices of one adapter in memory, each on the device of the layer that it belongs to."""
+"""The matrices of one adapter in memory, each on the device of its layer."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ LIMIT = 65504.0
 
 
 class AdapterWeights:
-    """`matrices`: by the name of the model's tensor. `buffers`: what holds them, freed by `close`."""
+    """`matrices`: by the name of the model's tensor. `buffers`: their memory, freed by `close`."""
 
     def __init__(self, gguf: GGUFFile, adapter: Adapter, buffer_type: Callable[[TensorSpec], Any]) -> None:
-        """buffer_type: where a matrix goes. Raises ModelError for values that no adapter has."""
+        """buffer_type: the buffer type of a matrix. Raises ModelError for invalid values."""
         self.adapter = adapter
         self.fingerprint = ""  # of the file, for saved sessions
         self.matrices: dict[str, LowRank] = {}

@@ -1,4 +1,4 @@
-"""Which attention each layer uses, and whether its device can store the KV cache."""
+"""The kind of attention of each layer, and whether its device can store the KV cache."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AttentionKind = Literal["paged", "flash", "explicit", "none"]
 
 
 def best_attention(device: Device, hp: HParams, layer: int, params: ModelParameters) -> AttentionKind:
-    """Our paged kernel on the CPU, else ggml's flash attention where available, else explicit products.
+    """Our paged kernel on the CPU, else ggml's flash attention if available, else explicit products.
 
     "none" for a layer without attention.
     """
@@ -32,7 +32,7 @@ def best_attention(device: Device, hp: HParams, layer: int, params: ModelParamet
 
 
 def required_attention(device: Device, hp: HParams, layer: int, params: ModelParameters) -> AttentionKind:
-    """The same. DeviceError or ConfigError if the device lacks what the parameters require."""
+    """The same. Raises DeviceError or ConfigError if the device lacks what the parameters require."""
     kind = best_attention(device, hp, layer, params)
     if kind != "explicit":
         return kind
@@ -48,7 +48,7 @@ def required_attention(device: Device, hp: HParams, layer: int, params: ModelPar
 
 
 def check_stores_cache(device: Device, hp: HParams, kv_type: str) -> None:
-    """ConfigError if the device cannot store keys and values in the cache's type."""
+    """Raises ConfigError if the device cannot store keys and values in the cache's type."""
     ctx: Any = Context(8)
     width = max(hp.dims(i)[0] * heads for i, heads in enumerate(hp.n_head_kv))
     if not width:

@@ -1,4 +1,4 @@
-"""What sessions and tasks need of a loaded model, so that they do not import it."""
+"""What sessions and tasks need from a loaded model, so that they do not import it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.tokenizer import Tokenizer
 
 
 class ModelContext(CacheContext, Protocol):
-    """`engine.model.model.LoadedModel`, or what takes its place in tests."""
+    """`engine.model.model.LoadedModel`, or a fake in tests."""
 
     @property
     def gguf(self) -> GGUFFile: ...
@@ -32,10 +32,10 @@ class ModelContext(CacheContext, Protocol):
 
     @property
     def max_batch_tokens(self) -> int:
-        """Rows of the largest batch."""
+        """Maximum number of rows of a batch."""
 
     @property
     def closed(self) -> bool: ...
 
     def set_threads(self, n: int | None, /) -> None:
-        """Threads that the CPU computes with from now on; None: as many as the model was loaded with."""
+        """Set the number of CPU threads; None: as many as the model was loaded with."""

@@ -1,4 +1,4 @@
-"""What a model file recommends to sample with: the keys `general.sampling.*` of llama.cpp's converter."""
+"""A model file's recommended sampling parameters: the keys `general.sampling.*` of llama.cpp's converter."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _DEFAULTS = {name: getattr(InferenceParameters(), name) for name in KEYS.values(
 
 
 def file_sampling(gguf: GGUFFile) -> tuple[dict[str, Any], list[str]]:
-    """Fields of `InferenceParameters` that the file sets, and a remark about each key without effect.
+    """The fields of `InferenceParameters` that the file sets, and a note about each key without effect.
 
-    A bad recommendation is no reason to refuse a model: it is left out, with a remark.
+    A bad recommendation is no reason to refuse a model: it is ignored, with a note.
     """
     values: dict[str, Any] = {}
     remarks: list[str] = []
@@ -56,7 +56,7 @@ def _number(gguf: GGUFFile, key: str, whole: bool) -> float:
 
 
 def _sequence(gguf: GGUFFile) -> tuple[tuple[str, ...] | None, list[str]]:
-    """The steps that are in force, in order, and remarks. None: the file does not say."""
+    """The effective steps in order, and notes. None: the file does not state them."""
     key = f"{PREFIX}sequence"
     try:
         text = gguf.get_str(key, "")

@@ -33,7 +33,7 @@ def describe(
     context: int | None = None,
     kv_type: str = "f16",
 ) -> dict[str, Any]:
-    """The contents of a file. ModelError if it is not a valid GGUF file.
+    """The contents of a file. Raises ModelError if it is not a valid GGUF file.
 
     An inconsistent model in a valid file is described as far as possible; `problem` says what is wrong with
     it.
@@ -74,7 +74,7 @@ def describe(
 
 
 def _or_none(read: Callable[[], T]) -> T | None:
-    """None for what cannot be read: `problem` reports it once."""
+    """None for values that cannot be read: `problem` reports them once."""
     try:
         return read()
     except ModelError:
@@ -119,7 +119,7 @@ def _hyperparameters(gguf: GGUFFile) -> dict[str, Any]:
 
 
 def _value(gguf: GGUFFile, key: str) -> Any:
-    """A value for display: long arrays and strings are cut, floats that JSON lacks become strings."""
+    """A value for display: long arrays and strings are truncated, floats that JSON lacks become strings."""
     entry = gguf.metadata.entries[key]
     try:
         value = gguf.metadata.head(key, SHOWN_ELEMENTS)

@@ -1,7 +1,7 @@
 """Loads weights: chooses a memory layout for each tensor, and maps or copies it there.
 
-On the CPU a matrix goes to a repacked layout where there is a faster kernel for it, else it stays in the
-mapped file. Repacked weights are read, not mapped, so that they are in memory once.
+On the CPU a matrix is repacked if there is a faster kernel for that layout; otherwise it stays in the mapped
+file. Repacked weights are read, not mapped, so that they are in memory once.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ MATRIX_OPS = ("mul_mat", "mul_mat_heads", "mul_mat_id", "get_rows")
 
 
 def checked_specs(arch: Architecture, gguf: GGUFFile) -> list[TensorSpec]:
-    """The specs of `arch`, checked against the file: presence, shapes, types, and nothing left over."""
+    """The specs of `arch`, checked against the file: presence, shapes, types, and no tensors left over."""
     binder = Binder(gguf.tensors.__contains__)
     arch.bind(binder)
     used = set()
@@ -68,7 +68,7 @@ def checked_specs(arch: Architecture, gguf: GGUFFile) -> list[TensorSpec]:
 
 
 def _predicts_more(name: str, hp: HParams) -> bool:
-    """Whether a tensor belongs to a layer for multi-token prediction, which we do without."""
+    """Whether a tensor belongs to a multi-token prediction layer, which we do not use."""
     block = re.match(r"blk\.(\d+)\.", name)
     return block is not None and hp.n_layer <= int(block[1]) < hp.n_layer + hp.n_mtp
 
@@ -160,7 +160,7 @@ class Weights:
         n_threads: int,
         progress: ProgressCallback,
     ) -> None:
-        """candidates: buffer types for a tensor, best first. n_threads: that pack."""
+        """candidates: buffer types for a tensor, best first. n_threads: threads that pack."""
         self.gguf, self.n_threads = gguf, n_threads
         self.tensors: dict[tuple[str, str], Any] = {}
         self.placement: dict[str, str] = {}
@@ -254,7 +254,7 @@ class Weights:
 
     @property
     def row_multiple(self) -> int:
-        """The number of rows that most products compute best together: 4 where weights are repacked."""
+        """The multiple of rows that most products compute best: 4 if weights are repacked."""
         repacked = sum(name.endswith("REPACK") for name in self.placement.values())
         n_products = sum(key.endswith(":mul_mat") for key in self.placement)
         return 4 if 2 * repacked > n_products else 1

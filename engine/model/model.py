@@ -40,7 +40,7 @@ log = logging.getLogger("ggserve.engine")
 
 
 class LoadedModel:
-    """A `ModelContext`. Only one thread at a time may use it: the engine thread."""
+    """A `ModelContext`. Only one thread may use it at a time: the engine thread."""
 
     def __init__(
         self,
@@ -176,7 +176,7 @@ class LoadedModel:
 
     @property
     def eog_ids(self) -> frozenset[int]:
-        """Tokens that end a generation."""
+        """The end-of-generation tokens."""
         return self.tokenizer.eog_ids
 
     @property
@@ -190,7 +190,7 @@ class LoadedModel:
         return fingerprint(self.gguf)
 
     def set_threads(self, n: int | None) -> None:
-        """Threads that the CPU computes with from now on; None: as many as the model was loaded with."""
+        """Set the number of CPU threads; None: as many as the model was loaded with."""
         self._check_open()
         for backend in self.backends:
             if backend.device.type == "cpu":
@@ -215,7 +215,7 @@ class LoadedModel:
 
 
 class DraftModel(LoadedModel):
-    """The draft model of another one, on whose backends it computes: they have their threads in common."""
+    """The draft model of another model. It uses that model's backends, so that they share threads."""
 
     def __init__(
         self, preparation: Preparation, backends: Iterable[Backend], progress: ProgressCallback
@@ -235,18 +235,18 @@ class DraftModel(LoadedModel):
 
 
 def _ignore(fraction: float, text: str) -> None:
-    """No progress is shown."""
+    """A progress function that does nothing."""
 
 
 def _buffer_types(preparation: Preparation, spec: TensorSpec) -> list[Any]:
-    """For a tensor, best first."""
+    """The buffer types for a tensor, best first."""
     cpu, device = preparation.cpu, preparation.device_of(spec)
     own: list[Any] = list(device.buffer_types())
     return own if device is cpu else own + list(cpu.buffer_types())
 
 
 def lock_memory(buffers: Iterable[Any]) -> None:
-    """Lock the buffers in host memory, so that they are never swapped out. ConfigError if that is refused."""
+    """Lock the buffers in host memory, so that they are never swapped out. Raises ConfigError if refused."""
     on_host = [buffer for buffer in buffers if buffer.type.device.type == "cpu"]
     refused = [buffer for buffer in on_host if not buffer.lock()]
     if refused:

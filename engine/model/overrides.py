@@ -1,4 +1,4 @@
-"""Tensors that are on another device than their layer: experts on the CPU, and what the user says by name."""
+"""Tensors on another device than their layer: experts on the CPU, and tensors selected by name."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ EXPERTS = re.compile(r"\.ffn_(up|down|gate|gate_up)_exps\.")
 class Overrides:
     """`ModelParameters.tensor_overrides`, with the devices by their own names.
 
-    ConfigError for what is not a regular expression, DeviceError for a device that is not one of `devices`.
+    Raises ConfigError for an invalid regular expression, DeviceError for a device that is not one of
+    `devices`.
     """
 
     def __init__(self, pairs: Sequence[tuple[str, str]], devices: Collection[str]) -> None:
@@ -32,11 +33,11 @@ class Overrides:
                 ) from error
 
     def device_of(self, tensor: str) -> str | None:
-        """The device of the first pattern that is found in the tensor's name."""
+        """The device of the first pattern that matches the tensor's name."""
         return next((device for pattern, device in self.rules if pattern.search(tensor)), None)
 
     def idle(self, tensors: Collection[str]) -> list[str]:
-        """What to say of patterns that are found in none of these names."""
+        """Notes about patterns that match none of these names."""
         return [
             f"override_tensor has no effect: {pattern.pattern!r} matches no tensor that can be moved"
             for pattern, _ in self.rules

@@ -80,7 +80,7 @@ def plan(needs: Needs, devices: Sequence[DeviceInfo], params: ModelParameters, n
 
 
 def _check_limit(plan: Plan, limit: int | None) -> None:
-    """OutOfMemoryError if the devices together would hold more than `limit` bytes."""
+    """Raises OutOfMemoryError if the devices together would hold more than `limit` bytes."""
     needed = plan.total
     if limit is None or needed <= limit:
         return
@@ -94,13 +94,13 @@ def _check_limit(plan: Plan, limit: int | None) -> None:
 
 
 def n_cpu_experts(needs: Needs, params: ModelParameters) -> int:
-    """Of how many layers the parameters require the experts on the CPU."""
+    """The number of layers whose experts the parameters require on the CPU."""
     n = needs.n_with_experts
     return n if params.cpu_experts == "all" else min(params.cpu_experts or 0, n)
 
 
 def select_gpus(devices: Sequence[DeviceInfo], params: ModelParameters) -> list[DeviceInfo]:
-    """The devices besides the CPU that may get layers. DeviceError if a required one is absent."""
+    """The devices besides the CPU that may get layers. Raises DeviceError if a required one is missing."""
     gpus = [d for d in devices if d.type in ("gpu", "igpu")]
     if params.devices:
         selected = []
@@ -176,7 +176,7 @@ class _Planner:
         return None
 
     def fewest_cpu_experts(self, n_gpu: int, margin: bool) -> _Planner | None:
-        """The planner with the fewest experts on the CPU with which `n_gpu` layers fit."""
+        """The planner that leaves the fewest experts on the CPU and fits `n_gpu` layers."""
 
         def fits(n: int) -> bool:
             planner = self.with_cpu_experts(n)
@@ -190,7 +190,7 @@ class _Planner:
         return self.with_cpu_experts(bisect_left(range(n_most), True, key=fits))
 
     def final(self, n_gpu: int) -> Plan:
-        """The plan with `n_gpu` layers on GPUs; OutOfMemoryError if it does not fit."""
+        """The plan with `n_gpu` layers on GPUs. Raises OutOfMemoryError if it does not fit."""
         plan = self.place(n_gpu, self.least_cells) or self.forced(n_gpu, self.least_cells)
         if not plan.fits:
             self.refuse(plan, n_gpu)
@@ -214,7 +214,7 @@ class _Planner:
         return plan.resized(n_cells, self.needs.n_rows(n_cells))
 
     def has_room(self, plan: Plan) -> bool:
-        """Whether the devices with a cache keep what they are to spare, and all stay below the limit."""
+        """Whether the devices with a cache keep their spare memory, and all stay below the limit."""
         limit = self.params.memory_limit
         if limit is not None and plan.total > limit:
             return False
@@ -265,7 +265,7 @@ class _Planner:
         return counts if i == len(stack) else None
 
     def forced(self, n_gpu: int, n_cells: int) -> Plan:
-        """A plan with shares by `tensor_split`, else by free memory, whether it fits or not."""
+        """A plan split by `tensor_split`, else by free memory, whether it fits or not."""
         shares = list(self.params.tensor_split) or [float(max(d.free, 1)) for d in self.gpus]
         shares += [0.0] * (len(self.gpus) - len(shares))
         counts, before, done = [], 0.0, 0
@@ -353,12 +353,12 @@ class _Planner:
         return self.needs.compute_on(name)
 
     def compute_row(self, name: str, parts: Sequence[Part]) -> int:
-        """What a second mask takes for each row, on a device with layers of both kinds."""
+        """The bytes of a second mask per row, on a device with layers of both kinds."""
         both = any(part.kv_cell for part in parts) and any(part.window_row for part in parts)
         return self.needs.mask_cell if both and self.needs.compute_cell_on(name) else 0
 
     def refuse(self, plan: Plan, n_gpu: int) -> NoReturn:
-        """Raise an error that says what is too big for which device, and what would fit."""
+        """Raise an error that says what does not fit on which device, and what would fit."""
         shared = shared_overflow(plan.usage)
         over = next((u for u in plan.usage if not u.fits), None)
         if over is None:

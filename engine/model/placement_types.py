@@ -29,7 +29,7 @@ class Part(NamedTuple):
     window_row: int = 0
 
     def plus(self, weights: int, mapped: int, *, is_expert: bool = False) -> Part:
-        """The same with one more tensor of so many bytes."""
+        """The part with one more tensor of this many bytes."""
         experts = (weights, mapped) if is_expert else (0, 0)
         return self._replace(
             weights=self.weights + weights,
@@ -90,7 +90,7 @@ class Needs:
     windows: WindowSize | None = None
 
     def n_rows(self, n_cells: int) -> int:
-        """Rows of layers with a window beside so many cells; as many as cells if they keep everything."""
+        """Rows of layers with a window for this many cells; as many as cells if they cache everything."""
         return n_cells if self.windows is None else self.windows.rows(n_cells)
 
     @property
@@ -100,7 +100,7 @@ class Needs:
 
     @property
     def n_with_experts(self) -> int:
-        """Leading layers among which are all that have experts."""
+        """The number of leading layers that include all layers with experts."""
         return max((i + 1 for i, part in enumerate(self.layers) if part.experts), default=0)
 
     def with_cpu_experts(self, n: int, cpu: str) -> Needs:
@@ -149,19 +149,19 @@ class DeviceInfo:
 
     @classmethod
     def of(cls, device: _Described, host: tuple[int, int] | None = None) -> DeviceInfo:
-        """From one of ggml's devices. The CPU, and devices that report no size, get the host's memory."""
+        """From one of ggml's devices. The CPU, and devices that report no size, have the host's memory."""
         free, total = device.free, device.total
         if device.type == "cpu" or total == 0:
             free, total = host or host_memory()
         return cls(name=device.name, backend=device.backend, type=device.type, free=free, total=total)
 
     def without(self, nbytes: int) -> DeviceInfo:
-        """The same device once so much of its memory is in use."""
+        """The same device with this much of its memory in use."""
         return replace(self, free=max(self.free - nbytes, 0)) if nbytes else self
 
     @property
     def margin(self) -> int:
-        """Left unused where we choose the size: for other programs, fragmentation, errors of our estimate."""
+        """Left unused if we choose the size: for other programs, fragmentation, errors of our estimate."""
         return min(512 << 20, self.free // 10)
 
     @property
@@ -232,13 +232,13 @@ class Plan:
         return self.n_rows < self.n_cells
 
     def resized(self, n_cells: int, n_rows: int) -> Plan:
-        """The same placement with another cache."""
+        """The same placement with a cache of another size."""
         usage = tuple(replace(u, n_cells=n_cells, n_rows=n_rows) for u in self.usage)
         return replace(self, n_cells=n_cells, n_rows=n_rows, usage=usage)
 
     @property
     def total(self) -> int:
-        """Bytes on all devices together, mapped weights and the draft model included."""
+        """Bytes on all devices together, including mapped weights and the draft model."""
         own = sum(u.needed + u.mapped for u in self.usage)
         return own if self.draft is None else own + self.draft.total
 
@@ -282,12 +282,13 @@ class Plan:
 
 def estimate_compute(*, rows: int, n_embd: int, n_ff: int, n_vocab: int, n_outputs: int) -> int:
     """Bytes of a device's working memory besides attention's scores and masks: the residual and its norm,
-    three times the feed-forward's width, and the logits."""
+    three times the feed-forward's width, and the logits.
+    """
     return 4 * (rows * (2 * n_embd + 3 * n_ff) + n_outputs * n_vocab)
 
 
 def estimate_compute_cell(*, rows: int, n_head: int, attention: str) -> int:
-    """Bytes for each cell of the cache: an F16 mask, and with explicit attention F32 scores."""
+    """Bytes per cell of the cache: an F16 mask and, with explicit attention, F32 scores."""
     if attention == "paged":
         return 0
     return rows * (2 + 4 * n_head * (attention == "explicit"))
@@ -306,7 +307,7 @@ def spans(parts: tuple[int, ...], n_layers: int) -> str:
 
 
 def shared_overflow(usage: Sequence[Usage]) -> int | None:
-    """Bytes that integrated GPUs and the CPU together need beyond the memory that they share."""
+    """Bytes that integrated GPUs and the CPU together need beyond their shared memory."""
     sharing = [u for u in usage if u.device.type == "igpu"]
     cpu = next(u for u in usage if u.device.type == "cpu")
     over = cpu.needed + sum(u.needed for u in sharing) - cpu.device.free

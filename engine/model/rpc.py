@@ -20,7 +20,7 @@ _FLASH_HEADS = (64, 80, 96, 112, 128, 256)
 
 
 def supports_flash_attention(head_dim_k: int, head_dim_v: int) -> bool:
-    """Whether every worker's device has flash attention for such heads.
+    """Whether every worker's device has flash attention for these heads.
 
     ggml's client claims support for every operation without asking the worker; a device that lacks one ends
     its worker or computes something else.
@@ -29,7 +29,7 @@ def supports_flash_attention(head_dim_k: int, head_dim_v: int) -> bool:
 
 
 def split_address(address: str) -> tuple[str, int]:
-    """The host and port of HOST:PORT. ConfigError if the address has another form."""
+    """The host and port of HOST:PORT. Raises ConfigError for an address in another form."""
     host, colon, port = address.rpartition(":")
     if not colon or not host or not port.isdigit() or not 0 < int(port) < 1 << 16:
         raise ConfigError(f"rpc: expected HOST:PORT, such as 127.0.0.1:{DEFAULT_PORT}, not {address!r}")
@@ -37,7 +37,9 @@ def split_address(address: str) -> tuple[str, int]:
 
 
 def handshake(address: str) -> None:
-    """Check that a worker of our protocol version answers at HOST:PORT. DeviceError says what is wrong."""
+    """Check that a worker of our protocol version answers at HOST:PORT. Raises DeviceError, which says what
+    is wrong.
+    """
     host, port = split_address(address)
     advice = f"start one there with `ggserve rpc-worker --port {port}`"
     try:

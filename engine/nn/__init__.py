@@ -1,4 +1,5 @@
-"""The parts of architectures: attention, feed-forward, mixture of experts, frames of decoders and encoders.
+"""The building blocks of architectures: attention, feed-forward, mixture of experts, decoder and encoder
+frames.
 
 Imports `engine.graph`, `engine.ggml`, `engine.gguf` and `engine.hparams`. Used by `engine.architectures` and
 by `engine.model`, which binds the loaded tensors.

@@ -1,4 +1,4 @@
-"""Base class of all architectures."""
+"""The base class of all architectures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Architecture(ABC):
 
     @abstractmethod
     def bind(self, binder: Binder) -> None:
-        """Name every tensor once, and keep the modules that `binder` makes of them."""
+        """Name every tensor once, and keep the modules that `binder` creates for them."""
 
     @abstractmethod
     def build(self, forward: ForwardContext) -> Tensor | None:

@@ -1,4 +1,4 @@
-"""Attention of one layer: projections, rotary embedding, KV cache."""
+"""Attention of one layer: projections, RoPE, KV cache."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Attention:
         return ctx.clamp(x, -limit, limit) if limit else x
 
     def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor | None:
-        """None for the last layer of a batch without outputs: filling its cache is all that is needed."""
+        """None for the last layer of a batch without outputs, where only the cache needs to be filled."""
         ctx, hp, layer = forward.ctx, self.hp, self.layer
         if self.reads:
             return self.read(forward, x)

@@ -1,7 +1,8 @@
 """Tensor specs, and the binder that turns them into layers.
 
-An architecture is written once for two uses: the loader collects the specs of its tensors (what the file must
-have, and which operation reads it, which decides where it may live), then binds the loaded tensors to layers.
+An architecture is written once for two uses. The loader first collects the specs of its tensors: what the
+file must have, and the operation that reads it, which determines where the tensor can be. Then it binds the
+loaded tensors to layers.
 """
 
 from __future__ import annotations
@@ -65,7 +66,7 @@ class Binder:
         return cast(Tensor, self._bind(TensorSpec(name, shape, op, layer)))
 
     def optional(self, name: str, shape: tuple[int, ...], op: Op, layer: int) -> Tensor | None:
-        """A tensor that the file may lack."""
+        """A tensor that may be missing from the file."""
         return cast(Tensor | None, self._bind(TensorSpec(name, shape, op, layer, optional=True)))
 
     def linear(self, name: str, n_in: int, n_out: int, layer: int, *, fallback: str | None = None) -> Linear:
@@ -83,7 +84,7 @@ class Binder:
         return Experts(weight, bias, self._adapters_of(f"{name}.weight"))
 
     def embedding(self, n_embd: int, n_vocab: int) -> TokenEmbedding:
-        """The embedding of tokens."""
+        """The token embedding."""
         name = "token_embd.weight"
         return TokenEmbedding(self.tensor(name, (n_embd, n_vocab), "get_rows", -1), self._adapters_of(name))
 
@@ -94,6 +95,6 @@ class Binder:
         return RMSNorm(self.tensor(f"{name}.weight", shape, "mul", layer), eps)
 
     def layer_norm(self, name: str, shape: tuple[int, ...], eps: float, layer: int) -> LayerNorm:
-        """With a bias if the file has it."""
+        """A LayerNorm, with a bias if the file has one."""
         weight = self.tensor(f"{name}.weight", shape, "mul", layer)
         return LayerNorm(weight, self.optional(f"{name}.bias", shape, "add", layer), eps)

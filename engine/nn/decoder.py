@@ -1,4 +1,4 @@
-"""The frame of decoders: embedding, layers, head. An architecture says what its layers are made of."""
+"""The decoder frame: embedding, layers, head. An architecture states what its layers consist of."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Mixer = Callable[[ForwardContext, Tensor], Tensor | None]
 
 
 class PerLayerInputs:
-    """What each layer reads of a token again: rows of a wide table, mixed with the embedding (Gemma 4)."""
+    """The token's rows of a wide table, mixed with the embedding, which each layer reads again (Gemma 4)."""
 
     def __init__(self, binder: Binder, hp: HParams) -> None:
         self.size, self.n_layer = hp.n_per_layer, hp.n_layer
@@ -69,7 +69,7 @@ class PerLayerInput:
         return forward.ctx.add(x, self.of(forward, x, last))
 
     def of(self, forward: ForwardContext, x: Tensor, last: bool) -> Tensor:
-        """What is added to x."""
+        """The value that is added to x."""
         mixed = self.inputs.mixed[self.number]
         if last:
             mixed = forward.outputs_of(mixed)
@@ -135,7 +135,7 @@ class Layer:
 
 
 class Decoder(Architecture):
-    """Token embedding (scaled, normed, with learned positions, as the model has it), layers, norm, head."""
+    """Token embedding (scaled, normed, with learned positions, as the model requires), layers, norm, head."""
 
     norms: ClassVar[Literal["rms", "layer"]] = "rms"
     norms_embedding: ClassVar[bool] = False  # `token_embd_norm` before the first layer
@@ -152,7 +152,7 @@ class Decoder(Architecture):
         return self.norm(binder, f"blk.{layer}.{name}", (self.hp.n_embd,), layer)
 
     def layer(self, binder: Binder, i: int) -> Layer:
-        """Layer `i` bound to its tensors; here that of most models, with a norm before each block."""
+        """Layer `i` bound to its tensors; by default with a norm before each block, as in most models."""
         return Layer(
             attn_norm=self.block_norm(binder, i, "attn_norm"),
             attention=self.attention(binder, i),
@@ -162,11 +162,13 @@ class Decoder(Architecture):
         )
 
     def attention(self, binder: Binder, i: int) -> Mixer:
-        """What `layer` attends with."""
+        """The attention of `layer`."""
         return Attention(binder, self.hp, i, rope_factors=self.factors)
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
-        """Of `layer`: experts behind the dense layers, with a shared one if it has a width."""
+        """The feed-forward of `layer`: experts after the dense layers, with a shared expert if it has a
+        width.
+        """
         hp = self.hp
         if not hp.n_expert or i < hp.n_dense:
             return FeedForward(binder, hp, i)

@@ -1,6 +1,6 @@
 """Reads a model's hyperparameters from the keys of its GGUF file.
 
-A value that the graph does not honour is refused here, when the model is loaded, by the name of its key.
+A value that the graph does not implement is refused here, when the model is loaded, by the name of its key.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class HParamsReader:
         return self.gguf.get_bool(self.key(name), default)
 
     def per_layer(self, name: str, n_layer: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
-        """One value per layer: the file has an array of them, or one number for all layers."""
+        """One value per layer, from an array in the file or one number for all layers."""
         if default is not None and not self.has(name):
             return default
         values = tuple(self.gguf.get_ints(self.key(name)))
@@ -90,7 +90,7 @@ class HParamsReader:
         return tuple(value if math.isfinite(value) else None for value in numbers)
 
     def n_layer(self) -> int:
-        """Layers without those that only predict further tokens (MTP), which come last."""
+        """The number of layers, without those that only predict further tokens (MTP), which come last."""
         n_mtp = self.integer("nextn_predict_layers", 0)
         n_layer = self.integer("block_count") - n_mtp
         if n_layer < 1:
@@ -98,7 +98,7 @@ class HParamsReader:
         return n_layer
 
     def head_dim(self) -> int:
-        """Elements of a head of Q and K: as the file says, else an equal share of the embedding."""
+        """Elements of a head of Q and K: as stated in the file, else an equal share of the embedding."""
         n_head = self.per_layer("attention.head_count", self.n_layer())
         return self.integer("attention.key_length", self.integer("embedding_length") // max(*n_head, 1))
 
@@ -152,7 +152,9 @@ class HParamsReader:
         return HParams(rope=rope, **merged)
 
     def routing(self, weights: Any = "softmax", *, renormalise: bool = False) -> Routing:
-        """How experts are chosen, under the usual keys. weights, renormalise: of files without the key."""
+        """How experts are chosen, under the usual keys. weights, renormalise: defaults for files without the
+        key.
+        """
         number = self.integer("expert_gating_func", 0)
         if not 0 <= number < len(GATING):
             self.refuse("expert_gating_func", number, ", ".join(f"{i} ({n})" for i, n in enumerate(GATING)))
@@ -172,7 +174,7 @@ class HParamsReader:
         )
 
     def encoder(self, *, rope: RopeMode | None, **fields: Any) -> HParams:
-        """The hyperparameters of a model with bidirectional attention. `fields` as of `hparams`."""
+        """The hyperparameters of a model with bidirectional attention. `fields` as in `hparams`."""
         self.only("attention.causal", False)
         types = self.gguf.tensors.get("token_types.weight")
         return self.hparams(
@@ -201,7 +203,7 @@ class HParamsReader:
         return kernel
 
     def ssm(self) -> Recurrence:
-        """The state of Mamba 2 and its kin: a convolution over x, B and C, and a scan."""
+        """The state of Mamba 2 and similar models: a convolution over x, B and C, and a scan."""
         n_inner, d_state = self.integer("ssm.inner_size"), self.integer("ssm.state_size")
         n_head, n_group = self.integer("ssm.time_step_rank"), self.integer("ssm.group_count")
         if d_state > 1024:  # what a kernel has room for
@@ -237,8 +239,9 @@ class HParamsReader:
         )
 
     def linear_attention(self, n_layer: int, interval: int) -> tuple[bool, ...]:
-        """Of each layer, whether it has a state in place of attention: as the file says, else all but every
-        n-th, n being `interval` or what the file says."""
+        """For each layer, whether it has a state instead of attention: as stated in the file, else all but
+        every n-th, where n is `interval` or the file's value.
+        """
         name = "attention.recurrent_layers"
         if self.has(name):
             flags = self.gguf.get_bools(self.key(name), self.integer("block_count"))
@@ -253,7 +256,7 @@ class HParamsReader:
     ) -> tuple[int, ...]:
         """The sliding window of each layer. pattern 1: all layers have it; n: all but every n-th.
 
-        full_first: the first of n layers lacks it instead of the last.
+        full_first: the first of n layers has full attention, instead of the last.
         """
         window = self.integer("attention.sliding_window", default)
         name = "attention.sliding_window_pattern"
@@ -277,15 +280,15 @@ class HParamsReader:
         return tuple(i if i < n - n_shared else last[w > 0] for i, w in enumerate(windows))
 
     def long_rope(self) -> int:
-        """The length up to which the short factors of LongRoPE hold; 0: the file has none."""
+        """The length up to which LongRoPE's short factors apply; 0: the file has none."""
         if "rope_factors_long.weight" not in self.gguf.tensors:
             return 0
         return self.integer("rope.scaling.original_context_length", 0) or self.integer("context_length")
 
     def rope(self, mode: RopeMode, n_dims: int, *, scales_scores: bool = False) -> Rope:
-        """The rotary embedding under the usual keys: unscaled, linear, or YaRN.
+        """RoPE under the usual keys: unscaled, linear, or YaRN.
 
-        scales_scores: the caller honours `yarn_log_multiplier`, with which YaRN scales attention's scores
+        scales_scores: the caller implements `yarn_log_multiplier`, with which YaRN scales attention's scores
         instead of Q and K (DeepSeek-V2).
         """
         if n_dims < 2 or n_dims % 2:
@@ -326,7 +329,10 @@ class HParamsReader:
         return {"temperature_scale": scale, "temperature_length": length} if scale else {}
 
     def only(self, name: str, *supported: Scalar) -> None:
-        """Refuse the file if it has this key with another value. The first of `supported` says its type."""
+        """Refuse the file if it has this key with another value.
+
+        The first of `supported` determines the type.
+        """
         if not self.has(name):
             return
         value: Scalar
@@ -343,7 +349,7 @@ class HParamsReader:
             self.refuse(name, value, ", ".join(map(str, supported)))
 
     def refuse(self, name: str, value: Scalar, supported: str) -> None:
-        """Raise UnsupportedModelError, which names the key, its value, and what is supported."""
+        """Raises UnsupportedModelError, which names the key, its value, and what is supported."""
         raise UnsupportedModelError(
             f"{self.key(name)} is {value!r}, which is not supported (supported: {supported})"
         )

@@ -63,7 +63,7 @@ class LatentAttention:
         return ctx.concat(ctx.reshape(latent, self.rank, 1, rows), rotated)
 
     def __call__(self, forward: ForwardContext, x: Tensor) -> Tensor | None:
-        """None for the last layer of a batch without outputs: filling its cache is all that is needed."""
+        """None for the last layer of a batch without outputs, where only the cache needs to be filled."""
         ctx, layer, rows = forward.ctx, self.layer, x.shape[1]
         forward.store(layer, self.keys(forward, x))
         if layer == self.hp.n_layer - 1 and forward.shape.n_outputs == 0:

@@ -30,7 +30,7 @@ class LowRank:
     min_rows: int
 
     def of_rows(self, forward: ForwardContext, x: Tensor, adapter: int) -> Tensor:
-        """x [n_in, rows] -> [n_out, rows]"""
+        """For x [n_in, rows] -> [n_out, rows]."""
         ctx = forward.ctx
         scaled = ctx.mul(self._times(ctx, self.a, x), forward.adapter_scales(adapter, x.shape[1]))
         return self._times(ctx, self.b, scaled)

@@ -180,7 +180,7 @@ class MixtureOfExperts:
 
 
 class ExpertsBeside:
-    """A feed-forward network and experts beside it, each normed before and behind (Gemma 4).
+    """A feed-forward network and experts in parallel, each normed before and after (Gemma 4).
 
     The router reads rows that are normed without weights and scaled (`ffn_gate_inp.scale`).
     """

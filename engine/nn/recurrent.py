@@ -24,12 +24,12 @@ def columns(forward: ForwardContext, x: Tensor, begin: int, n: int) -> Tensor:
 
 
 def is_done(forward: ForwardContext, layer: int) -> bool:
-    """Whether nothing reads the output of this layer: the last one of a batch without outputs."""
+    """Whether nothing reads the output of this layer: the last layer of a batch without outputs."""
     return layer == forward.hp.n_layer - 1 and forward.shape.n_outputs == 0
 
 
 class SideBySide:
-    """Two blocks that read the same input, added: [n_embd, rows] -> the same."""
+    """The sum of two blocks that read the same input: [n_embd, rows] -> the same."""
 
     def __init__(self, *blocks: Callable[[ForwardContext, Tensor], Tensor | None]) -> None:
         self.blocks = blocks
@@ -41,7 +41,7 @@ class SideBySide:
 
 
 class Stateless:
-    """A block that need not be computed where nothing reads its output."""
+    """A block that need not be computed if nothing reads its output."""
 
     def __init__(self, block: Callable[[ForwardContext, Tensor], Tensor], layer: int) -> None:
         self.block, self.layer = block, layer

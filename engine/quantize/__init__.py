@@ -1,4 +1,4 @@
-"""Quantization of GGUF files: which type each tensor gets, importances, and the files themselves.
+"""Quantization of GGUF files: the type of each tensor, importance matrices, and the files themselves.
 
 Imports `engine.ggml` and `engine.gguf`; used by `engine.convert` and `ggserve quantize`.
 """

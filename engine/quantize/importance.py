@@ -1,4 +1,4 @@
-"""Importances of columns, as llama-imatrix measures them, in GGUF or the older .dat format."""
+"""Importance matrices as measured by llama-imatrix, in GGUF or the older .dat format."""
 
 from __future__ import annotations
 

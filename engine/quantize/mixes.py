@@ -1,7 +1,7 @@
-"""Which type each tensor gets in a file of a given name: the mixtures that llama-quantize writes.
+"""The type of each tensor in a file with a given name: the mixtures that llama-quantize writes.
 
-The names are those by which quantized models are published. More bits go where errors cost most: the head,
-attention's values, the feed-forward's way down, the first and last layers.
+The names are those under which quantized models are published. More bits go where errors cost most: the head,
+attention's values, the feed-forward's down projection, the first and last layers.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class ModelTraits:
 
 
 def quantizable(name: str, n_dims: int) -> bool:
-    """Whether a mixture touches this tensor at all."""
+    """Whether a mixture applies to this tensor at all."""
     return n_dims >= 2 and name.endswith("weight") and not _NEVER.search(name)
 
 
@@ -98,7 +98,7 @@ def part_of(name: str) -> str:
 
 
 def fallback(kind: str, n: int, block_size: dict[str, int]) -> str:
-    """The type for rows of `n`, which may not be whole blocks of `kind`."""
+    """The type for rows of `n` elements, which may not be whole blocks of `kind`."""
     if n % block_size[kind] == 0:
         return kind
     smaller = _SMALLER_BLOCKS.get(kind, kind)
@@ -106,7 +106,7 @@ def fallback(kind: str, n: int, block_size: dict[str, int]) -> str:
 
 
 class Mixture:
-    """Chooses types. Tensors must come in the order of layers and names: some rules count them."""
+    """Chooses types. Tensors must come in the order of layers and names, since some rules count them."""
 
     def __init__(self, mix: str, traits: ModelTraits, block_size: dict[str, int]) -> None:
         self.mix, self.traits, self.block_size = mix, traits, block_size
@@ -118,7 +118,7 @@ class Mixture:
         self.n_v = sum(part_of(name) in ("v", "qkv") for name in names)
 
     def type_of(self, name: str, shape: tuple[int, ...], *, pure: bool = False) -> str:
-        """The type of a quantizable tensor; shape in ggml order. pure: the same for all."""
+        """The type of a quantizable tensor; shape in ggml order. pure: the same type for all."""
         if self.default in ("f32", "f16", "bf16"):
             return self.default
         kind = self.default if pure else self._type_by_name(name, shape)

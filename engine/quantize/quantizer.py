@@ -1,6 +1,6 @@
 """Quantizes a GGUF file: its matrices become one type, or a mixture of types.
 
-Works on any architecture, supported or not: names and shapes decide.
+Works for any architecture, supported or not: only names and shapes matter.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def type_names() -> list[str]:
 
 
 def mixture_name(type: str) -> str:
-    """The mixture of this name or alias. ConfigError lists the names."""
+    """The mixture of this name or alias. The ConfigError lists the names."""
     mix = ALIASES.get(type.upper(), type.upper())
     if mix not in MIXES:
         raise ConfigError(f"unknown type {type}; supported are {', '.join(type_names())}")
@@ -205,7 +205,7 @@ def _types(
 
 @dataclass(frozen=True)
 class _Quantization:
-    """What becomes of a file. types: of each tensor afterwards. importance: empty if not known."""
+    """The plan for a file. types: of each tensor in the result. importance: empty if unknown."""
 
     file: GGUFFile
     tensors: list[TensorInfo]  # in the order of layers and names
@@ -214,7 +214,7 @@ class _Quantization:
     importance: dict[str, npt.NDArray[np.float32]]
 
     def check(self, requantize: bool) -> None:
-        """ConfigError for a tensor that cannot or should not become its type."""
+        """Raises ConfigError for a tensor that cannot or should not get its type."""
         plain = (GGMLType.F32, GGMLType.F16, GGMLType.BF16)
         for t in self.tensors:
             kind = self.types[t.name]
@@ -238,7 +238,7 @@ class _Quantization:
                 raise ConfigError(f"{n} importances for {t.name}, whose rows have {t.shape[0]}")
 
     def write_header(self, writer: gguf.GGUFWriter) -> None:
-        """Keys and descriptions of the tensors; keys of the source that still hold are copied."""
+        """Write keys and tensor descriptions; keys of the source that still apply are copied."""
         changed = ("architecture", "file_type", "quantization_version", "alignment")
         for name, entry in gguf.GGUFReader(self.file.path).fields.items():
             if not name.startswith(("GGUF.", "split.")) and name.removeprefix("general.") not in changed:

@@ -1,4 +1,4 @@
-"""Sequence breakers of DRY: which token sequences write one of its texts, in a model's vocabulary."""
+"""Sequence breakers of DRY: the token sequences that spell one of its texts in a model's vocabulary."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class BreakerVocabulary(Protocol):
 
 
 class DryBreakers:
-    """The token sequences that write a text, as llama.cpp finds them.
+    """The token sequences that spell a text, found as in llama.cpp.
 
-    A token that holds the whole text is one by itself; one that ends with the text's beginning is one
-    together with the tokens of the rest. Other spellings of the rest are not looked for.
+    A token that contains the whole text is one by itself; a token that ends with the text's beginning is one
+    together with the tokens of the rest. Other spellings of the rest are not considered.
     """
 
     def __init__(self, vocabulary: BreakerVocabulary) -> None:
@@ -38,7 +38,7 @@ class DryBreakers:
         self.of_text = lru_cache(maxsize=64)(self._of_text)
 
     def sequences(self, texts: Sequence[str]) -> list[tuple[int, ...]]:
-        """Those of all texts, without repetition."""
+        """The sequences of all texts, without repetition."""
         return list(dict.fromkeys(sequence for text in texts for sequence in self.of_text(text)))
 
     def _of_text(self, text: str) -> list[tuple[int, ...]]:
@@ -71,7 +71,7 @@ class DryBreakers:
 
 
 def _text_of(data: bytes) -> str:
-    """Empty if it begins inside of a character."""
+    """The token's text; empty if it begins inside a character."""
     try:
         return data.decode()
     except UnicodeDecodeError:

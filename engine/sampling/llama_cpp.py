@@ -57,7 +57,7 @@ def step_name(name: str) -> str | None:
 
 
 def steps_of(names: Iterable[str]) -> tuple[tuple[str, ...], list[str]]:
-    """The steps of these names or letters, in this order, and what is none of them."""
+    """The steps of these names or letters, in this order, and the names that are unknown."""
     steps = {name: LETTERS.get(name) or step_name(name) for name in names}
     known = tuple(step for name in names if (step := steps[name]) is not None)
     return known, [name for name, step in steps.items() if step is None]

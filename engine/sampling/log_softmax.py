@@ -1,4 +1,4 @@
-"""Log-probabilities from rows of logits, for what is not sampled."""
+"""Log-probabilities from rows of logits, for tokens that are not sampled."""
 
 from __future__ import annotations
 

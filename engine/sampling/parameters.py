@@ -177,7 +177,7 @@ def active_steps(params: InferenceParameters) -> list[str]:
 
 
 def is_greedy(params: InferenceParameters) -> bool:
-    """Whether the greatest of the edited logits is chosen, without a draw."""
+    """Whether the largest of the edited logits is chosen, without a draw."""
     if params.temperature >= GREEDY_BELOW or params.mirostat:
         return params.temperature < GREEDY_BELOW
     edits = True  # penalties and DRY before all other steps
@@ -219,9 +219,9 @@ def resolve_seed(seed: int | None) -> int:
 
 
 def validate(params: InferenceParameters, n_vocab: int, n_ctx: int | None = None) -> InferenceParameters:
-    """The same parameters with their types normalized and the seed resolved.
+    """The same parameters with normalized types and a resolved seed.
 
-    Raises ConfigError, whose message begins with the field's name. n_ctx None: not known here.
+    Raises ConfigError, whose message begins with the field's name. n_ctx None: unknown here.
     """
     fields: dict[str, Any] = {}
     for name, (low, high) in _INTS.items():
@@ -255,7 +255,7 @@ def _set(params: InferenceParameters, names: Iterable[str]) -> list[str]:
 
 
 def warnings(params: InferenceParameters) -> list[str]:
-    """One line for each field that is set and has no effect."""
+    """One line for each field that is set but has no effect."""
     p, idle = params, dict[str, str]()
     for step, fields in STEPS.items():
         why = None

@@ -1,4 +1,5 @@
-"""Continuous batching: which sequences run, with how many tokens, in each step.
+"""Continuous batching: which sequences run in each step, and with how many tokens.
 
-Policy only, without ggml. Imported by `engine.engine`; `batch` also by whoever else computes with the model.
+Policy only, without ggml. Imported by `engine.engine`; `batch` also by other modules that compute with the
+model.
 """

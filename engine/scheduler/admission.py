@@ -1,9 +1,9 @@
 """Which sequences run, and which are preempted when cells run out. Policy only.
 
-Who is admitted next is decided by `fair_share`. Among those that run, `ScheduledSequence.precedence` counts
-everywhere: priority, then order of arrival. Because of it nothing of the highest priority starves: its oldest
-running sequence is never preempted and never waits for another one, and the pool holds at least one
-sequence of the greatest length.
+`fair_share` decides which sequence is admitted next. Among running sequences, `ScheduledSequence.precedence`
+counts everywhere: priority, then order of arrival. Therefore no sequence of the highest priority starves: its
+oldest running sequence is never preempted and never waits for another one, and the pool holds at least one
+sequence of maximum length.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ WORTH_WAITING = 8
 class Admission:
     """Moves sequences between waiting and running.
 
-    A waiting or paused sequence may still hold cells from when it ran; these are the first to be reclaimed.
+    A waiting or paused sequence may still hold cells from when it ran; these are reclaimed first.
     """
 
     def __init__(self, queues: SequenceQueues, pool: CellPool, prefix: PrefixCache, parallel: int) -> None:
@@ -39,9 +39,10 @@ class Admission:
         self.n_preempted = 0
 
     def admit(self) -> None:
-        """Let waiting sequences run while there are slots and cells, nobody before the one that is next.
+        """Let waiting sequences run while there are slots and cells, never skipping the one that is next.
 
-        One of a higher priority than the last running one, or older (it was paused), takes that one's slot.
+        A sequence that is older than the last running one (it was paused) or has a higher priority takes its
+        slot.
         """
         queues, running, waiting = self.queues, self.queues.running, self.queues.waiting
         while waiting:
@@ -63,9 +64,9 @@ class Admission:
     def make_room(self) -> ScheduledSequence | None:
         """Free one cell for every running sequence, so that each of them can decode.
 
-        Evicts cached prefixes first, then takes the cells of idle sequences, then preempts the newest
-        running one of the lowest priority. Returns a sequence that cannot continue even alone, since the
-        cells are held outside of this scheduler.
+        Evicts cached prefixes first, then takes the cells of idle sequences, then preempts the newest running
+        one of the lowest priority. Returns a sequence that cannot continue even alone, because the cells are
+        held outside this scheduler.
         """
         pool, running = self.pool, self.queues.running
         while pool.n_ready < len(running):
@@ -79,8 +80,8 @@ class Admission:
     def may_start(self, sequence: ScheduledSequence) -> bool:
         """Whether a sequence without cells should begin now.
 
-        Not while one of higher precedence computes a longer part of the same beginning than the prefix cache
-        holds: it then takes that from the cache instead of computing it a second time.
+        No, while one of higher precedence computes a longer part of the same prefix than the prefix cache
+        has: the sequence then takes that from the cache instead of computing it a second time.
         """
         if sequence.prefix is None:
             return True
@@ -96,16 +97,16 @@ class Admission:
         return not self._find_leader(sequence, self._match(sequence).n)
 
     def check(self, others: Iterable[CachedSequence] = ()) -> None:
-        """Raise AssertionError if a cell has not exactly one owner, or a lock is missing or left over."""
+        """Raises AssertionError unless each cell has exactly one owner and all locks are right."""
         check_cells(self.pool, self.prefix, (*self.queues, *others))
         assert len(self.queues.running) <= self.parallel
 
     def _match(self, sequence: ScheduledSequence) -> Match:
-        """What the prefix cache holds of a sequence without cells."""
+        """The cached prefix of a sequence without cells."""
         return self.prefix.match(sequence.tokens, len(sequence.tokens) - 1, sequence.next_variant)
 
     def _find_leader(self, sequence: ScheduledSequence, n_known: int) -> bool:
-        """Look for the sequence of higher precedence in prefill that shares the most with this one."""
+        """Find the sequence of higher precedence in prefill that shares the longest prefix with this one."""
         limit = len(sequence.tokens) - 1
         best = n_known
         for other in self.queues.running:
@@ -125,7 +126,9 @@ class Admission:
         return best > n_known
 
     def _fits(self, sequence: ScheduledSequence) -> bool:
-        """Whether what the sequence has to compute, and some growth of all, fits beside the running ones."""
+        """Whether the tokens that the sequence has to compute, and some growth of all, fit beside the running
+        ones.
+        """
         room = self.pool.n_free + self.prefix.n_evictable - _growth(sequence)
         for other in self.queues.running:
             room -= other.n_pending + _growth(other)
@@ -151,7 +154,7 @@ class Admission:
         return states.n_available > sum(other.slot == NO_SLOT for other in self.queues.running)
 
     def _has_window(self, sequence: ScheduledSequence) -> bool:
-        """Whether the windows of all grow to their full length beside each other, if the model has any."""
+        """Whether the windows of all sequences can grow to their full length, if the model has windows."""
         windows = self.pool.windows
         if windows is None:
             return True
@@ -185,25 +188,25 @@ class Admission:
         return False
 
     def _preempt_last(self) -> None:
-        """Let the running sequence of the least precedence wait, without its cells."""
+        """Make the running sequence of the lowest precedence wait, without its cells."""
         last = self.queues.running[-1]
         self._preempt(last)
         self.queues.move(last, SequenceState.WAITING)
 
     def _preempt(self, sequence: ScheduledSequence) -> None:
-        """Take a sequence's cells. What they hold stays cached for as long as there is room."""
+        """Take a sequence's cells. Their contents stay cached as long as there is room."""
         sequence.release()
         sequence.leader = None
         self.n_preempted += 1
 
 
 def _growth(sequence: ScheduledSequence) -> int:
-    """Cells to set aside for the tokens that a sequence will generate soon."""
+    """Cells to reserve for the tokens that a sequence will generate soon."""
     return min(HEADROOM, sequence.n_end - len(sequence.tokens))
 
 
 def check_cells(pool: CellPool, prefix: PrefixCache, sequences: Collection[CachedSequence]) -> None:
-    """Raise AssertionError if a cell has not exactly one owner, or a lock is missing or left over.
+    """Raises AssertionError unless each cell has exactly one owner and all locks are right.
 
     sequences: all that use the pool.
     """

@@ -1,4 +1,6 @@
-"""Batches: the tokens that are computed together, which sequences they belong to, and what computes them."""
+"""Batches: tokens that are computed together, the sequences they belong to, and the runner that computes
+them.
+"""
 
 from __future__ import annotations
 
@@ -43,12 +45,12 @@ class BatchItem(NamedTuple):
 
     @property
     def draft(self) -> list[int]:
-        """The last tokens of one that decodes, if they are only guesses: all but the first of its logits."""
+        """Its last tokens, if they are drafts: all but the first token with logits."""
         return self.tokens[len(self.tokens) - self.logits + 1 :] if self.logits > 1 else []
 
 
 def next_item(sequence: CachedSequence, n: int, logits: int, draft: Sequence[int] = ()) -> BatchItem:
-    """The next `n` tokens of a sequence and a draft of those after them; it takes cells for all."""
+    """The next `n` tokens of a sequence and a draft of those after them, with cells allocated for all."""
     n_past = sequence.n_past
     sequence.grow(n + len(draft))
     tokens = sequence.tokens[n_past : n_past + n].tolist()
@@ -76,12 +78,13 @@ class BatchRunner(Protocol):
 
     @property
     def compute_ms(self) -> float:
-        """Time inside ggml of the last forward, in milliseconds."""
+        """Time spent inside ggml by the last forward, in milliseconds."""
 
     def forward(self, items: Sequence[BatchItem], /, hidden: bool = False, scores: bool = False) -> int:
-        """Compute one batch; return its number of rows of logits: those asked for, in the order of tokens.
+        """Compute one batch. Returns its number of rows of logits: the requested ones, in the order of
+        tokens.
 
-        hidden: rows of hidden states instead; with `scores`, what the classification head makes of them.
+        hidden: rows of hidden states instead; with `scores`, the outputs of the classification head.
         """
 
     def logits(self, i: int, /) -> Any:
@@ -93,7 +96,7 @@ class BatchRunner(Protocol):
     def clear(self, cells: Sequence[int], rows: Sequence[int] = (), /) -> None:
         """Zero these cells and these rows of layers with a window.
 
-        Nobody uses them, and they may hold values that are not finite.
+        No sequence uses them, and they may contain values that are not finite.
         """
 
 
@@ -101,9 +104,9 @@ class BatchRunner(Protocol):
 class Batch:
     """The batch of one step. `sequences[i]` is the sequence of `items[i]`.
 
-    n_decode: the first sequences, which are in decode and have one row each, and one for each drafted token.
-    n_draft: drafted tokens of all of them.
-    n_cached: tokens of prompts that begin with this batch and were found in the prefix cache.
+    n_decode: the first sequences, which decode and have one row each, plus one for each drafted token.
+    n_draft: drafted tokens of all sequences. n_cached: tokens of prompts that begin with this batch and were
+    in the prefix cache.
     """
 
     sequences: list[ScheduledSequence] = field(default_factory=list)
@@ -126,30 +129,30 @@ class Batch:
     def add(self, sequence: ScheduledSequence, n: int, draft: Sequence[int] = ()) -> None:
         """Add the next `n` tokens of a sequence, and allocate their cells.
 
-        Logits only for its last token, and for the drafted ones after it.
+        Only the last token has logits, and the drafted ones after it.
         """
         item = next_item(sequence, n, int(n == sequence.n_pending) + len(draft), draft)
         self.sequences.append(sequence)
         self.items.append(item)
 
     def needing_logits(self) -> list[ScheduledSequence]:
-        """The sequences that have rows of logits."""
+        """The sequences with rows of logits."""
         return [s for s, item in zip(self.sequences, self.items, strict=True) if item.logits]
 
     def pop_largest(self) -> ScheduledSequence:
-        """Take out the sequence with the most tokens."""
+        """Remove and return the sequence with the most tokens."""
         i = max(range(len(self.items)), key=lambda i: len(self.items[i].tokens))
         del self.items[i]
         return self.sequences.pop(i)
 
 
 class BatchBuilder:
-    """Chooses what is computed in a step.
+    """Chooses what a step computes.
 
-    One token of every sequence in decode, with a draft of the next ones where that pays, then prompts, at
-    most one chunk each, in what is left of `max_batch_tokens` and of the `pace`. So a long prompt delays the
-    running streams by one chunk per step at most. Clients share what is left for prompts (`fair_share`);
-    those of one client come in order of arrival.
+    One token of every decoding sequence, with a draft of the next ones where that pays; then prompts, at most
+    one chunk each, in what is left of `max_batch_tokens` and of the `pace`. So a long prompt delays running
+    streams by at most one chunk per step. Clients share what is left for prompts (`fair_share`); the prompts
+    of one client come in order of arrival.
     """
 
     def __init__(self, admission: Admission, max_batch_tokens: int) -> None:
@@ -160,7 +163,7 @@ class BatchBuilder:
         self._max_batch_tokens = max_batch_tokens
 
     def build(self, running: Sequence[ScheduledSequence]) -> Batch:
-        """The next batch of these sequences, for each of which a cell is free."""
+        """The next batch of these sequences, each of which has a free cell."""
         batch, pool = Batch(), self._admission.pool
         decode: list[ScheduledSequence] = []
         prefill: list[ScheduledSequence] = []
@@ -194,14 +197,14 @@ class BatchBuilder:
         return batch
 
     def measured(self, batch: Batch, compute_ms: float, ms: float) -> None:
-        """A batch took `ms` milliseconds, `compute_ms` of them inside ggml."""
+        """Record that a batch took `ms` milliseconds, `compute_ms` of them inside ggml."""
         n_rows, n_decode = batch.n_rows, batch.n_decode + batch.n_draft
         self.pace.measured(n_decode, n_rows - n_decode, compute_ms)
         if n_rows == n_decode and any(sequence.drafts for sequence in batch.sequences):
             self.drafting.costs.measured(n_rows, compute_ms, ms)
 
     def _drafts(self, decode: list[ScheduledSequence], n_running: int, budget: int) -> list[list[int]]:
-        """What to draft for each of these sequences, in the cells beyond one for each that runs."""
+        """The drafts for these sequences, in the cells beyond the one that each running sequence needs."""
         if not self.drafting.enabled or not any(sequence.drafts for sequence in decode):
             return [[] for _ in decode]
         pool = self._admission.pool
@@ -216,7 +219,7 @@ class BatchBuilder:
         return drafts
 
     def _add_chunk(self, batch: Batch, sequence: ScheduledSequence, budget: int) -> int:
-        """Add the next chunk of a prompt; return its size. A chunk shrinks to the cells there are."""
+        """Add the next chunk of a prompt and return its size. A chunk shrinks to the available cells."""
         admission = self._admission
         if not sequence.n_past:
             if not admission.may_start(sequence) or (sequence.slot == NO_SLOT and admission.pool.lacks_slots):

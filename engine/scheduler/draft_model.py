@@ -1,8 +1,8 @@
-"""Drafts by a draft model: a smaller model with the same vocabulary that computes each text as well.
+"""Drafts by a draft model: a smaller model with the same vocabulary, which computes each text as well.
 
-It drafts the likeliest token of its own logits, round by round, for all sequences together. It has its own
-cells and prefix cache: a sequence of it follows the target's, and goes back behind a wrong draft. What it
-computes never reaches a text, so nothing about it must be exact.
+It drafts the most likely token by its own logits, round by round, for all sequences together. It has its own
+cells and prefix cache: each of its sequences follows a sequence of the target, and goes back when a draft was
+wrong. Nothing that it computes reaches a text, so none of it needs to be exact.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WEIGHT = 0.25  # of a new measurement
 
 
 class DraftedSequence(CachedSequence):
-    """What the draft model has computed of a sequence; behind that, perhaps tokens that it drafted.
+    """What the draft model has computed of a sequence, possibly followed by tokens that it drafted.
 
     n_known: tokens of the sequence when it was last looked at. n_dropped: its own. guesses: the tokens that
     were drafted then, and their classes. chance: that the next drafted token is right. is_foreign: it has
@@ -74,7 +74,7 @@ class DraftedSequence(CachedSequence):
         self._n_published = -1
 
     def follow(self, n_vocab: int) -> None:
-        """Take the tokens that are new, go back behind a wrong draft, and learn from it."""
+        """Take over new tokens, go back behind a wrong draft, and learn from it."""
         tokens, own = self.owner.tokens, self.tokens
         self._learn()
         n, end = self.n_known, min(len(own), len(tokens))
@@ -105,11 +105,11 @@ class DraftedSequence(CachedSequence):
         self._n_published = -1
 
     def chance_of(self, kind: int) -> float:
-        """That a drafted token of this class is right."""
+        """The chance that a drafted token of this class is right."""
         return self._chances[kind]
 
     def _learn(self) -> None:
-        """From the guesses up to the first wrong one, also from those that were not worth a row."""
+        """Learn from the guesses up to the first wrong one, including those that were not worth a row."""
         tokens = self.owner.tokens
         if not self.guesses:
             self.chance += RECOVERY * (len(tokens) - self.n_known) * (FIRST_CHANCE - self.chance)
@@ -136,7 +136,7 @@ class Tail:
         self.chance, self.ms = 1.0, 0.0
 
     def add(self, token: int, kind: int, worth: Worth) -> bool:
-        """The next token; whether another one is worth drafting."""
+        """Add the next token. Returns whether another one is worth drafting."""
         sequence = self.sequence
         sequence.guesses.append((token, kind))
         self.chance *= sequence.chance_of(kind)
@@ -148,7 +148,7 @@ class Tail:
 
 
 class ModelDrafter:
-    """Drafts for sequences of another model, of which it knows the tokens only."""
+    """Drafts for sequences of another model, of which it only knows the tokens."""
 
     def __init__(
         self,
@@ -162,7 +162,7 @@ class ModelDrafter:
     ) -> None:
         """The draft model's parts and limits.
 
-        n_ctx: its longest text. n_vocab: tokens that both models have.
+        n_ctx: its maximum context length. n_vocab: tokens that both models have.
         """
         self._runner, self._pool, self._prefix = runner, pool, prefix
         self._n_ctx, self._n_vocab, self._max_batch_tokens = n_ctx, n_vocab, max_batch_tokens
@@ -231,13 +231,13 @@ class ModelDrafter:
             self._n_published += 1
 
     def check(self) -> None:
-        """Raise AssertionError if a cell of the draft model has not exactly one owner."""
+        """Raises AssertionError unless each cell of the draft model has exactly one owner."""
         check_cells(self._pool, self._prefix, self._sequences.values())
 
     def _catch_up(self, tails: list[Tail], worth: Worth) -> list[Guessed]:
-        """Compute what is not computed of the texts; guesses for those whose logits are known then.
+        """Compute the missing tokens of the texts. Returns guesses for those whose logits are known then.
 
-        One long text at a time: the next may begin as it does.
+        One long text at a time: the next may begin with the same prefix.
         """
         budget = self._max_batch_tokens
         if self._token_ms and not worth.is_alone:
@@ -278,7 +278,7 @@ class ModelDrafter:
         return guessed
 
     def _make_room(self, n: int) -> int:
-        """Up to `n` cells that can be taken now."""
+        """Free up to `n` cells. Returns the number that can be taken now."""
         pool = self._pool
         if n > pool.n_ready:
             self._prefix.evict(n - pool.n_free)
@@ -326,7 +326,7 @@ class ModelDrafter:
             self._token_ms = old + WEIGHT * (new - old) if old else new
 
     def _guess(self, row: int) -> tuple[int, int]:
-        """The likeliest token by the logits of this row, and its class."""
+        """The most likely token by the logits of this row, and its class."""
         logits = np.asarray(self._runner.logits(row))[: self._n_vocab]
         token = int(logits.argmax())
         with np.errstate(invalid="ignore"):

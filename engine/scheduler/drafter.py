@@ -1,6 +1,6 @@
-"""Where drafts come from: an interface, and its implementation by n-gram lookup.
+"""The interface of sources of drafts, and its implementation by n-gram lookup.
 
-The other one, by a draft model, is `engine.scheduler.draft_model`.
+The other implementation, by a draft model, is `engine.scheduler.draft_model`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,12 @@ from engine.scheduler.sequence import ScheduledSequence
 
 
 class Worth(NamedTuple):
-    """What makes a further token of a draft pay: its chance to be right, with all those before it.
+    """What a further token of a draft must have to pay: the chance that it and all tokens before it are
+    right.
 
-    verified: from which computing it with the others pays once it is drafted. drafted: from which drafting it
-    pays as well. step_ms: of a step of one row. is_alone: whether no other stream waits for the draft.
+    verified: the chance above which computing it with the others pays once it is drafted. drafted: the chance
+    above which drafting it pays as well. step_ms: time of a step of one row. is_alone: whether no other
+    stream waits for the draft.
     """
 
     verified: float
@@ -33,7 +35,7 @@ class Draft(NamedTuple):
 
 
 class Drafter(Protocol):
-    """Guesses the next tokens of sequences in decode. `engine.scheduler.drafting` decides how many."""
+    """Guesses the next tokens of decoding sequences. `engine.scheduler.drafting` decides how many."""
 
     @property
     def round_ms(self) -> float:
@@ -52,17 +54,17 @@ class Drafter(Protocol):
     def draft(
         self, sequences: Sequence[ScheduledSequence], counts: Sequence[int], worth: Worth, /
     ) -> list[Draft]:
-        """The next tokens of each, at most so many; `chances` was called for each of them in this step."""
+        """The next tokens of each sequence, at most this many. `chances` was called for each in this step."""
 
     def doubt(self) -> None:
-        """Promising drafts seemed too expensive: what was measured may be out of date."""
+        """Promising drafts seemed too expensive, so the measurements may be outdated."""
 
     def forget(self, sequence: ScheduledSequence, /) -> None:
         """The sequence has ended."""
 
 
 class NgramDrafter:
-    """Drafts what followed the last tokens where these occurred before, see `NgramLookup`."""
+    """Drafts the tokens that followed an earlier occurrence of the last ones, see `NgramLookup`."""
 
     round_ms = row_ms = 0.0
 
@@ -84,13 +86,13 @@ class NgramDrafter:
         return [Draft(self.lookup(sequence).draft(sequence.tokens, n) if n else []) for sequence, n in pairs]
 
     def doubt(self) -> None:
-        """Nothing was measured."""
+        """Does nothing: nothing was measured."""
 
     def forget(self, sequence: ScheduledSequence) -> None:
         self._lookups.pop(sequence.id, None)
 
     def lookup(self, sequence: ScheduledSequence) -> NgramLookup:
-        """The sequence's own; not before it decodes, since many may wait."""
+        """The sequence's lookup, created when it decodes, since many sequences may wait."""
         n_dropped, lookup = self._lookups.get(sequence.id, (-1, None))
         if lookup is None or n_dropped != sequence.n_dropped:
             lookup = NgramLookup(len(sequence.tokens), sequence.n_end)

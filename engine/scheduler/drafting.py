@@ -1,9 +1,10 @@
-"""How many tokens a step drafts for its sequences (speculative decoding), by their chances and measured time.
+"""How many tokens a step drafts for its sequences (speculative decoding), by their chances and by measured
+time.
 
-Drafted tokens are computed in the step of the token before them, each in a row of its own, and are right if
-they are what the sampler chooses; so a step may bring several tokens. That pays where another row costs
-little: hardly in a full batch, never where drafts are mostly wrong. Both are measured. Drafts that take time
-of their own also have a `DraftCredit`, which bounds what wrong guesses of all this may lose.
+Drafted tokens are computed in the step of the token before them, each in its own row, and are right if they
+are what the sampler chooses; so a step may produce several tokens. That pays if another row costs little:
+hardly in a full batch, and never if drafts are mostly wrong. Both are measured. Drafts that take time of
+their own also have a `DraftCredit`, which bounds what wrong guesses about all this may lose.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ GAIN = 0.2  # of the rest of a text, which drafts may save: no more is spent on 
 
 
 class StepCosts:
-    """What a step takes by its rows: a line through measured times, of which old ones fade.
+    """The time of a step by its number of rows: a line through measured times, of which old ones fade.
 
-    row: cost of a further row, relative to a step of one row. switch: that of other rows than in the last
-    step, for which a graph must be built.
+    row: cost of a further row, relative to a step of one row. switch: cost of another number of rows than in
+    the last step, for which a graph must be built.
     """
 
     __slots__ = ("_sums", "last_rows", "row", "switch")
@@ -60,7 +61,7 @@ class StepCosts:
         return 1 + (rows - 1) * self.row
 
     def measured(self, rows: int, compute_ms: float, ms: float) -> None:
-        """A step that only decoded took `ms` milliseconds, `compute_ms` of them inside ggml."""
+        """Record that a decode-only step took `ms` milliseconds, `compute_ms` of them inside ggml."""
         n, x, y, xx, xy = self._sums
         if n:
             compute_ms = min(compute_ms, OUTLIER * self.first_ms * (1 + (rows - 1) * self.row))
@@ -79,18 +80,18 @@ class StepCosts:
 
     @property
     def first_ms(self) -> float:
-        """Of a step of one row; 0: nothing was measured."""
+        """Time of a step of one row; 0: nothing was measured."""
         n, x, y, _, _ = self._sums
         return y / n / (1 + (x / n - 1) * self.row) if n else 0.0
 
     def doubt(self) -> None:
-        """A promising draft seemed too expensive: it is tried again before long."""
+        """A promising draft seemed too expensive: it will soon be tried again."""
         self.row = max(self.row * DOUBT, LEAST_ROW_COST)
 
     def fade(self, factor: float) -> None:
-        """Nothing is measured any more: the next measurement shall say more than those so far.
+        """Nothing is being measured: give the next measurement more weight than the previous ones.
 
-        factor: by which a step seems to take less time until then, so that it is tried again.
+        factor: by which a step seems faster until then, so that it is tried again.
         """
         n, x, y, xx, xy = (MEMORY * a for a in self._sums)
         self._sums = n, x, y * factor, xx, xy * factor
@@ -141,7 +142,7 @@ class Drafting:
         self._per_token = 1.0  # steps for a token of each sequence, without drafts
 
     def choose(self, sequences: Sequence[ScheduledSequence], room: int) -> list[list[int]]:
-        """A draft, often an empty one, for each of the sequences in decode. room: tokens for all of them."""
+        """A draft, often empty, for each of the decoding sequences. room: tokens for all of them together."""
         self._per_token = self.costs.steady(len(sequences)) / max(len(sequences), 1)
         candidates, at_hand = self._candidates(sequences, room)
         counts = [0] * len(sequences)
@@ -173,7 +174,7 @@ class Drafting:
             self.credit.add(sequence, n_right * self._per_token)
 
     def check(self, request: Request) -> None:
-        """ConfigError for a request that drafts with what is not there."""
+        """Raises ConfigError for a request whose source of drafts is not available."""
         if request.draft_max and request.spec_type not in self.drafters:
             known = ", ".join(self.drafters)
             raise ConfigError(f"spec_type is {request.spec_type!r}; this model drafts with {known}")
@@ -229,7 +230,7 @@ class Drafting:
                 sequence.draft_credit = TEXT_TRIAL
 
     def _best_number(self, n_rows: int, candidates: Sequence[Candidate]) -> tuple[int, Worth]:
-        """How many of these tokens, the likeliest first, bring the most tokens for the time."""
+        """How many of these tokens, the most likely first, yield the most tokens for the time."""
         costs, tokens = self.costs, float(n_rows)
         best, best_rate = 0, WORTH * tokens / costs.of(n_rows)
         back = costs.switch if costs.last_rows == n_rows else 0.0  # the step after it has no draft, perhaps
@@ -249,7 +250,7 @@ class Drafting:
         return best, Worth(verified, verified + best_rate * each, costs.first_ms, n_rows == 1)
 
     def _relative(self, ms: float) -> float:
-        """To a step of one row."""
+        """Time relative to a step of one row."""
         first_ms = self.costs.first_ms
         return ms / first_ms if first_ms else 0.0
 

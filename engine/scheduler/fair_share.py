@@ -1,14 +1,14 @@
-"""Whose waiting sequence runs next, and whose prompts get how much of a step. Policy only.
+"""Which waiting sequence runs next, and how much of a step each prompt gets. Policy only.
 
-Virtual token counters: each client has one, which grows by the tokens that are computed for it, divided by
-its weight, and the client with the least counter is next (Sheng et al., "Fairness in Serving Large Language
-Models", OSDI 2024, arXiv:2401.00588, algorithm 2). So clients that have requests waiting get tokens in
-proportion to their weights. An answer is counted by its expected length when its sequence is admitted, and
-corrected as its real length shows; otherwise many could be admitted at the price of their prompts. Tokens
-from the prefix cache cost nothing. With one client all this is the order of arrival.
+Virtual token counters: each client has one, which grows by the tokens computed for it, divided by its weight;
+the client with the lowest counter is next (Sheng et al., "Fairness in Serving Large Language Models", OSDI
+2024, arXiv:2401.00588, algorithm 2). So clients that have requests waiting get tokens in proportion to their
+weights. An answer is counted by its expected length when its sequence is admitted, and corrected as its real
+length shows; otherwise many could be admitted at the price of their prompts. Tokens from the prefix cache
+cost nothing. With one client all this is the order of arrival.
 
-Priorities come before that, as in vLLM: a lower number is served first, and takes the place of a higher one.
-Each has its own counters, so that a client that waits in one gets no credit for it in another.
+Priorities come before that, as in vLLM: a lower number is served first, and preempts a higher one. Each
+priority has its own counters, so that a client that waits in one gets no credit for it in another.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class _Level:
 
 
 class FairShare:
-    """The counters of each priority, for as long as there are sequences of it: then all clients are equal."""
+    """The counters of each priority, kept as long as it has sequences; afterwards all clients are equal
+    again.
+    """
 
     def __init__(self) -> None:
         self._levels: dict[int, _Level] = defaultdict(_Level)
@@ -56,11 +58,14 @@ class FairShare:
         return self._levels[sequence.request.priority].clients[sequence.request.client]
 
     def add(self, sequence: ScheduledSequence) -> None:
-        """A new one."""
+        """A sequence was created."""
         self._level(sequence).n_sequences += 1
 
     def enter(self, sequence: ScheduledSequence) -> None:
-        """It begins to wait. For the time in which none of its sequences waited a client gets no credit."""
+        """A sequence begins to wait.
+
+        A client gets no credit for time in which none of its sequences waited.
+        """
         level, client = self._level(sequence), self._client(sequence)
         client.weight = sequence.request.weight
         if not client.n_waiting:
@@ -69,17 +74,17 @@ class FairShare:
         client.n_waiting += 1
 
     def leave(self, sequence: ScheduledSequence) -> None:
-        """It does not wait any more."""
+        """A sequence no longer waits."""
         client = self._client(sequence)
         client.n_waiting -= 1
         if not client.n_waiting:
             self._level(sequence).last = client
 
     def next(self, waiting: Sequence[ScheduledSequence]) -> ScheduledSequence:
-        """Which of these to admit, given by precedence.
+        """Which of these sequences, given by precedence, to admit.
 
-        Within the first one's priority: one that has run before, else the oldest of the client with the least
-        counter.
+        Within the first one's priority: one that has run before, else the oldest of the client with the
+        lowest counter.
         """
         first = waiting[0]
         n_clients = sum(client.n_waiting > 0 for client in self._level(first).clients.values())
@@ -99,7 +104,7 @@ class FairShare:
     def takes_place(sequence: ScheduledSequence, running: ScheduledSequence) -> bool:
         """Whether a waiting sequence takes the place of a running one.
 
-        Of the same priority only an older one does, and of other clients only one that has run before.
+        Within a priority only an older one does, and of other clients only one that has run before.
         """
         if sequence.request.priority != running.request.priority:
             return sequence.request.priority < running.request.priority
@@ -107,20 +112,20 @@ class FairShare:
         return bool(has_turn) and sequence.arrival < running.arrival
 
     def admit(self, sequence: ScheduledSequence) -> None:
-        """It runs from now on."""
+        """A sequence is admitted."""
         if not sequence.charged:
             length = int(self._client(sequence).length)
             sequence.n_expected = min(length, sequence.n_end - sequence.n_prompt)
             self.charge(sequence)
 
     def charge(self, sequence: ScheduledSequence) -> None:
-        """Count what it has cost by now, or is expected to."""
+        """Count its cost so far, or its expected cost."""
         n_generated, n_expected = sequence.n_generated, sequence.n_expected
         if n_generated > n_expected or sequence.first_token_at is None:  # else it is counted already
             self._charge(sequence, max(n_generated, n_expected))
 
     def finish(self, sequence: ScheduledSequence) -> None:
-        """It has ended. What it was charged too much is given back."""
+        """A sequence has ended. What it was overcharged is given back."""
         if sequence.charged:
             n_generated, client = sequence.n_generated, self._client(sequence)
             client.length += NEW_LENGTH * (n_generated - client.length)
@@ -137,10 +142,11 @@ class FairShare:
         sequence.charged = cost
 
     def parts(self, prefill: Sequence[ScheduledSequence]) -> Iterator[tuple[list[ScheduledSequence], float]]:
-        """The prompts of a step, given by precedence, by client, each with its part of the tokens left then.
+        """The prompts of a step, given by precedence, grouped by client, each with its share of the remaining
+        tokens.
 
-        All of them go to the highest priority if it can use them. Among its clients they are divided by
-        weight; what one does not need goes to those who want more (max-min fairness), who come last.
+        The highest priority gets all tokens if it can use them. Among its clients they are divided by weight;
+        what one does not need goes to those who want more (max-min fairness), who come last.
         """
         for _, sequences in groupby(prefill, key=lambda sequence: sequence.request.priority):
             by_client: dict[str, list[ScheduledSequence]] = {}

@@ -1,7 +1,7 @@
-"""Drafts by lookup: what followed the last tokens when they last occurred, in the prompt or in the output.
+"""Drafts by lookup: the tokens that followed the last ones at their previous occurrence, in prompt or output.
 
-A match is followed for as long as the text agrees with it, as the match models of data compressors do. So it
-is known for every token, also for those that were not drafted, whether a draft would have been right.
+A match is followed as long as the text agrees with it, as in the match models of data compressors. So it is
+known for every token, including those that were not drafted, whether a draft would have been right.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class NgramLookup:
         self._weights = [FIRST_WEIGHT] * len(self._chances)
 
     def extend(self, tokens: Sequence[int]) -> None:
-        """Follow the tokens that are new."""
+        """Process the new tokens."""
         for n in range(self._n + 1, len(tokens) + 1):
             if self.match_length:
                 hit = tokens[self._at] == tokens[n - 1]
@@ -56,7 +56,7 @@ class NgramLookup:
             self._enter_backlog(tokens)
 
     def draft(self, tokens: Sequence[int], n: int) -> list[int]:
-        """The next `n` tokens as they would be if the match went on; none without a match."""
+        """The next `n` tokens if the match continues; none without a match."""
         if not self.match_length:
             return []
         at, end = self._at, len(tokens)
@@ -86,7 +86,7 @@ class NgramLookup:
             table[entry] = n
 
     def _enter_backlog(self, tokens: Sequence[int]) -> None:
-        """Enter older n-grams, where no later one is entered."""
+        """Enter older n-grams, unless a later one is entered already."""
         table, shift, begin = self._table, self._shift, max(self._backlog - BACKLOG, SIZES[0] - 1)
         for n in range(self._backlog, begin, -1):
             for entry in _hashes(tokens, n, shift):
@@ -104,7 +104,7 @@ def _hashes(tokens: Sequence[int], n: int, shift: int) -> tuple[int, int, int]:
 
 
 def _common_suffix(tokens: Sequence[int], a: int, b: int) -> int:
-    """How many tokens before `a` are those before `b`, at most LONGEST."""
+    """How many tokens before `a` equal those before `b`, at most LONGEST."""
     n, limit = 0, min(a, LONGEST)
     while n < limit and tokens[a - 1 - n] == tokens[b - 1 - n]:
         n += 1

@@ -1,7 +1,7 @@
-"""How much of the prompts a step computes while streams are decoding, by measured time.
+"""How many prompt tokens a step computes while streams are decoding, by measured time.
 
-A chunk of a prompt delays every running stream. Rather than by a count, which is an instant on one machine
-and seconds on another, it is bounded by the time that a step without it takes.
+A chunk of a prompt delays every running stream. A fixed number of tokens takes an instant on one machine and
+seconds on another, so the chunk is bounded by the time that a step without it takes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class PrefillPace:
         self._mixed_steps = 0  # since the last one that only decoded
 
     def limit(self, n_decode: int) -> int | None:
-        """Most tokens of prompts in the next step, beside `n_decode` rows of streams; None: no bound."""
+        """Maximum number of prompt tokens in the next step, beside `n_decode` rows of streams; None: no
+        limit.
+        """
         if not n_decode or not self._decode_ms or not self._token_ms:
             return None
         if self._mixed_steps >= REFRESH:
@@ -38,7 +40,9 @@ class PrefillPace:
         return max(SMALLEST_CHUNK, int(min(n, LARGEST_CHUNK)) // MULTIPLE * MULTIPLE)
 
     def measured(self, n_decode: int, n_prefill: int, ms: float) -> None:
-        """A step of `n_decode` rows of streams and `n_prefill` tokens of prompts took `ms` milliseconds."""
+        """Record that a step of `n_decode` rows of streams and `n_prefill` prompt tokens took `ms`
+        milliseconds.
+        """
         if not n_prefill:
             self._mixed_steps = 0
             self._decode_ms = _mean(self._decode_ms, ms)

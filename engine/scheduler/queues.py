@@ -14,7 +14,7 @@ _precedence = attrgetter("precedence")
 
 
 class SequenceQueues:
-    """Only this class sets `ScheduledSequence.state`, and `fair` hears of it."""
+    """Only this class sets `ScheduledSequence.state`, and it informs `fair`."""
 
     def __init__(self) -> None:
         self.fair = FairShare()
@@ -32,14 +32,14 @@ class SequenceQueues:
         return id in self._by_id
 
     def __iter__(self) -> Iterator[ScheduledSequence]:
-        """All sequences, also if some are removed meanwhile."""
+        """All sequences, even if some are removed during iteration."""
         return iter(list(self._by_id.values()))
 
     def get(self, id: str) -> ScheduledSequence | None:
         return self._by_id.get(id)
 
     def add(self, sequence: ScheduledSequence) -> None:
-        """A new sequence, in the state that it has."""
+        """Add a new sequence, in its state."""
         self._by_id[sequence.id] = sequence
         self.fair.add(sequence)
         insort(self._by_state[sequence.state], sequence, key=_precedence)
@@ -49,7 +49,7 @@ class SequenceQueues:
             heappush(self._deadlines, (sequence.request.deadline_ms, sequence.arrival, sequence))
 
     def move(self, sequence: ScheduledSequence, state: SequenceState) -> None:
-        """Change a sequence's state. Among others in that state it stands at its place by precedence."""
+        """Change a sequence's state. It is placed by precedence among those in that state."""
         self._take(sequence)
         sequence.state = state
         insort(self._by_state[state], sequence, key=_precedence)
@@ -77,7 +77,7 @@ class SequenceQueues:
 
     @property
     def next_deadline_ms(self) -> float | None:
-        """The first deadline, in ms of time.monotonic."""
+        """The earliest deadline, in ms of time.monotonic."""
         deadlines = self._deadlines
         while deadlines and deadlines[0][2].state is SequenceState.FINISHED:
             heappop(deadlines)

@@ -28,7 +28,7 @@ WORTH_KEEPING = 16
 
 
 class TokenSampler(Protocol):
-    """`engine.sampling.sampler.Sampler`, or what takes its place in tests."""
+    """`engine.sampling.sampler.Sampler`, or a fake in tests."""
 
     def sample(self, logits: Any, mask: Any = None) -> Token: ...
 
@@ -40,7 +40,7 @@ BreakerSequences = Callable[[Sequence[str]], Iterable[Sequence[int]]]  # `DryBre
 def compiled_sampler(
     params: InferenceParameters, *args: Any, breakers: BreakerSequences | None = None, **kwargs: Any
 ) -> TokenSampler:
-    """Make an `engine.sampling.sampler.Sampler`. breakers: the model's; None: DRY has none.
+    """An `engine.sampling.sampler.Sampler`. breakers: the model's; None: DRY has none.
 
     Imported here, so that the scheduler and its tests need no compiled extension.
     """
@@ -63,11 +63,11 @@ class SequenceState(Enum):
 
 
 class ScheduledSequence(CachedSequence):
-    """One request: its tokens, its limits, and how far it has come.
+    """One request: its tokens, its limits, and its progress.
 
-    With `shifts` it goes on when its context is full: tokens after the first `n_keep` give way, and the
-    others are computed again at their new places, which is right for every architecture. n_dropped: how many
-    gave way.
+    With `shifts` it continues when its context is full: tokens after the first `n_keep` are dropped, and the
+    others are recomputed at their new positions, which is right for every architecture. n_dropped: the number
+    of dropped tokens.
     """
 
     __slots__ = (
@@ -168,9 +168,9 @@ class ScheduledSequence(CachedSequence):
 
     @property
     def n_chunked(self) -> int:
-        """Tokens that were, and if need be are again, computed in chunks; the others one at a time.
+        """Tokens that were, and if necessary are again, computed in chunks; the others one at a time.
 
-        Kernels round differently for more rows, and a resumed session shall go on to the same text.
+        Kernels round differently for more rows, and a resumed session must continue with the same text.
         """
         n = self.n_prompt
         if self.n_dropped:  # all that the last shift left
@@ -186,13 +186,13 @@ class ScheduledSequence(CachedSequence):
         super().refit()
 
     def _end(self) -> int:
-        """Tokens that it has in its context at most."""
+        """Maximum number of tokens in its context."""
         limit = self.request.params.max_tokens
         return self.n_ctx if limit is None else min(self.n_ctx, self.n_prompt + limit - self.n_dropped)
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Whether the last token ends it, by itself or by its place."""
+        """Whether the last token ends it, as a token or because of its position."""
         params, n = self.request.params, self.n_generated
         if self.tokens[-1] in self.stop_ids and n > params.min_tokens:
             return FinishReason.STOP
@@ -203,14 +203,16 @@ class ScheduledSequence(CachedSequence):
 
     @property
     def draft_limit(self) -> int:
-        """Most tokens to draft: none that could not stay, none that is computed for a longer text."""
+        """Maximum number of tokens to draft: none that could not be kept or that a longer text would
+        recompute.
+        """
         n, end = len(self.tokens), self.n_end - 1
         if self.original_context_length and not self.uses_long_rope:
             end = min(end, self.original_context_length)
         return min(self.request.draft_max, end - n)
 
     def make_sampler(self, factory: SamplerFactory, n_vocab: int, eog_ids: frozenset[int]) -> TokenSampler:
-        """The one that goes on after the tokens so far."""
+        """A sampler that continues after the tokens so far."""
         request = self.request
         self.sampler = factory(
             request.params,
@@ -227,7 +229,7 @@ class ScheduledSequence(CachedSequence):
         return len(self.tokens) + self.n_dropped - self.n_prompt
 
     def timings(self, now: float) -> Timings:
-        """What it cost until `now`, in seconds of time.monotonic."""
+        """Its timings until `now`, in seconds of time.monotonic."""
         started = now if self.started_at is None else self.started_at
         first = now if self.first_token_at is None else self.first_token_at
         cached_n = self.cached_n or 0
@@ -246,7 +248,7 @@ class ScheduledSequence(CachedSequence):
 
 
 def check_request(request: Request, n_vocab: int, n_ctx: int, n_adapters: int = 0) -> None:
-    """ConfigError or ContextOverflowError for a request that can never run."""
+    """Raises ConfigError or ContextOverflowError for a request that can never run."""
     if not request.prompt:
         raise ConfigError("the prompt is empty; feed at least one token")
     if request.n_batch < 1:

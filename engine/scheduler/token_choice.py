@@ -1,4 +1,4 @@
-"""The tokens that a step brings: sampled from its logits, as far as drafted ones turn out to be right."""
+"""The tokens that a step produces: sampled from its logits, as far as drafted ones turn out to be right."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from engine.types import FinishReason, Token
 
 
 class Choice(NamedTuple):
-    """The next tokens of a sequence, and whether it ends with them, for a reason or by an error.
+    """The next tokens of a sequence, and whether it ends with them, with a reason or an error.
 
-    n_right: drafted tokens among those that the sequence has now, which are so computed already.
+    n_right: drafted tokens among the sequence's tokens, which are already computed.
     """
 
     tokens: list[Token]
@@ -25,10 +25,10 @@ class Choice(NamedTuple):
 
 
 class TokenChooser:
-    """Computes batches, and beside each the masks of its constrained sequences; then chooses tokens.
+    """Computes batches and, at the same time, the masks of their constrained sequences; then chooses tokens.
 
-    A token follows from its logits, the tokens before it, its index and the seed alone. So the logits after a
-    drafted token give what they would give without drafting, as long as the tokens before them are the same:
+    A token depends only on its logits, the tokens before it, its index and the seed. So the logits after a
+    drafted token give the same result as without drafting, as long as the tokens before them are the same:
     verification needs no probabilities of the draft.
     """
 
@@ -44,7 +44,7 @@ class TokenChooser:
         self._masks: list[TokenMask | ConfigError | None] = []  # one for each sequence with logits, or empty
 
     def forward(self, batch: Batch) -> int:
-        """Compute a batch; return its number of rows of logits."""
+        """Compute a batch and return its number of rows of logits."""
         guides = self._guides
         if guides is None:
             return self._runner.forward(batch.items)
@@ -55,9 +55,10 @@ class TokenChooser:
             self._masks = guides.end()
 
     def choose(self, sequence: ScheduledSequence, item: BatchItem, place: int, row: int) -> Choice:
-        """The next tokens of a sequence, by the order of rows at least one, unless sampling fails.
+        """The next tokens of a sequence, in the order of rows; at least one, unless sampling fails.
 
-        place: of the sequence among those with logits. row: of the first logits. Its `tokens` get them.
+        place: its index among the sequences with logits. row: of its first logits. The tokens are added to
+        it.
         """
         draft, n_right = item.draft, 0
         tokens: list[Token] = []

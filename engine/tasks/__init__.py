@@ -1,5 +1,5 @@
-"""What an engine does besides generating text: embeddings, prompt log-probabilities, saved slots.
+"""Engine work other than text generation: embeddings, prompt log-probabilities, saved slots.
 
-`types` holds the tasks as they travel between server and engine process, and imports nothing of the engine.
-The rest runs in the engine thread, for `engine.engine`.
+`types` holds the tasks as they are exchanged between server and engine process, and imports nothing from the
+engine. The rest runs in the engine thread, for `engine.engine`.
 """

@@ -2,7 +2,7 @@
 
 pooling: `mean` of all tokens, `cls` the first, `last` the last, `none` all of them; `rank`: scores that the
 classification head computes from one token's state. Texts share batches. A bidirectional model gets each text
-whole, a causal one in chunks; both use cells of the KV cache meanwhile.
+whole, a causal one in chunks; both use cells of the KV cache while they run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Embedding(NamedTuple):
 
 
 class EmbedOutcome(NamedTuple):
-    """What a step completed of a task: an embedding, or the error that ended the task."""
+    """A result of a step for a task: an embedding, or the error that ended the task."""
 
     id: str
     result: Embedding | Exception
@@ -65,7 +65,7 @@ class _Input:
         self.reset()
 
     def reset(self) -> None:
-        """Nothing is computed, and no cells are held."""
+        """Mark everything as not computed; no cells are held."""
         self.cells = array("i")
         self.rows = HeldRows(None)
         self.slot = NO_SLOT
@@ -89,7 +89,7 @@ class _Input:
         )
 
     def add_states(self, states: NDArray[np.float32]) -> None:
-        """Keep what the pooling needs of the states [rows, n_embd] of the last batch item."""
+        """Store what the pooling needs from the states [rows, n_embd] of the last batch item."""
         self.n_past += self.n_next
         self.rows.advance(self.cells, self.n_past)
         if not len(states):
@@ -100,7 +100,7 @@ class _Input:
             self.states.append(states.copy())
 
     def pooled(self) -> NDArray[np.float32]:
-        """The vector. EngineError if it is not finite."""
+        """The vector. Raises EngineError if it is not finite."""
         states: NDArray[np.floating] = np.concatenate(self.states)
         if self.pooling == "mean":
             states = states.sum(0, keepdims=True) / len(self.tokens)
@@ -162,7 +162,7 @@ class Embedder:
             )
 
     def cancel(self, id: str) -> None:
-        """Drop what is left of a task."""
+        """Drop the rest of a task."""
         self._waiting.pop(id, None)
         for item in [item for item in self._running if item.id == id]:
             self._stop(item)
@@ -192,7 +192,7 @@ class Embedder:
         return self._collect(batch)
 
     def yield_cells(self, n: int) -> None:
-        """Make `n` cells available to streams. Inputs that lose theirs are recomputed later."""
+        """Make `n` cells available to streams. Inputs that lose their cells are recomputed later."""
         while self._running and (self.model.prefix.n_available < n or self.model.pool.lacks(n)):
             item = self._running[-1]
             self._stop(item)
@@ -238,7 +238,7 @@ class Embedder:
         return batch
 
     def _collect(self, batch: list[BatchItem]) -> list[EmbedOutcome]:
-        """What the batch completed."""
+        """The results of the batch."""
         model, row = self.model, 0
         completed: list[EmbedOutcome] = []
         failed: dict[str, Exception] = {}

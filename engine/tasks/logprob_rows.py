@@ -1,4 +1,4 @@
-"""Reads the rows of `prompt_logprobs`; the server does, which imports no more of the engine for it."""
+"""Reads the rows of `prompt_logprobs`. The server uses it without importing more of the engine."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def tokens_with_logprobs(ids: Sequence[int], rows: NDArray[np.float64]) -> list[Token]:
-    """All tokens of a prompt but the first, from their rows, as if they had been generated."""
+    """All tokens of a prompt except the first, from their rows, as if they had been generated."""
     return [
         Token(id, row[0], [(int(i), p) for i, p in zip(row[2::2], row[3::2], strict=True)])
         for id, row in zip(ids[1:], rows.tolist(), strict=True)
@@ -21,5 +21,5 @@ def tokens_with_logprobs(ids: Sequence[int], rows: NDArray[np.float64]) -> list[
 
 
 def token_ranks(rows: NDArray[np.float64]) -> list[int]:
-    """The ranks of the same tokens among all of the vocabulary."""
+    """The ranks of these tokens in the vocabulary."""
     return [int(rank) for rank in rows[:, 1]]

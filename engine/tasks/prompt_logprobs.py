@@ -1,7 +1,7 @@
-"""Log-probabilities of a prompt's own tokens: what `prompt_logprobs`, and `echo` with `logprobs`, show.
+"""Log-probabilities of a prompt's own tokens, for `prompt_logprobs`, and `echo` with `logprobs`.
 
-Unlike perplexity it reports the most likely tokens too, and what it computes goes to the prefix cache, where
-a request for the same prompt finds all of it.
+Unlike perplexity, it also reports the most likely tokens, and what it computes goes to the prefix cache,
+where a request for the same prompt finds all of it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Prompt:
         )
 
     def attach(self) -> None:
-        """Begin, or begin again, with what is cached of the part whose rows are known."""
+        """Begin, or begin again, with the cached prefix of the part whose rows are known."""
         self.sequence.attach(limit=self.n_rows)
 
 
@@ -100,13 +100,13 @@ class PromptLogprobsRunner:
         self._prompts[id] = _Prompt(model, tokens, min(top, n_vocab), lora, salt)
 
     def cancel(self, id: str) -> None:
-        """Drop a prompt. What was computed stays cached."""
+        """Drop a prompt. Computed tokens stay cached."""
         prompt = self._prompts.pop(id, None)
         if prompt is not None:
             prompt.sequence.release()
 
     def yield_cells(self, n: int) -> None:
-        """Make `n` cells available to streams. Prompts that lose theirs continue later where they were."""
+        """Make `n` cells available to streams. Prompts that lose their cells continue later."""
         for prompt in reversed(self._prompts.values()):
             if self.model.prefix.n_available >= n and not self.model.pool.lacks(n):
                 return
@@ -182,6 +182,6 @@ def most_likely(logits: NDArray[np.float32], n: int) -> NDArray[np.intp]:
 
 
 def rank(logits: NDArray[np.float32], id: int) -> int:
-    """The place of a token in the order of `most_likely`, beginning at 1."""
+    """The position of a token in the order of `most_likely`, starting at 1."""
     logit = logits[id]
     return 1 + int(np.count_nonzero(logits > logit)) + int(np.count_nonzero(logits[:id] == logit))

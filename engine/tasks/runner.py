@@ -1,7 +1,7 @@
 """Runs tasks in steps between those of the scheduler.
 
-Streams have precedence where cells are short: a task waits for room, and gives its cells back when streams
-need them.
+Streams have priority when cells are scarce: a task waits for room, and returns its cells when streams need
+them.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class TaskRunner:
 
     @property
     def n_rows(self) -> int:
-        """Of the batch that is computed, or was last."""
+        """Rows of the current or last batch."""
         return max(self._embedder.n_rows, self._logprobs.n_rows)
 
     def submit(self, id: str, task: AnyTask, /) -> None:
-        """Queue a task. If it cannot be done, the next step reports that."""
+        """Queue a task. If it is impossible, the next step reports that."""
         try:
             match task:
                 case Embed(inputs, pooling, second, lora):
@@ -94,7 +94,7 @@ class TaskRunner:
         self._updates = [update for update in self._updates if update.id != id]
 
     def yield_cells(self) -> None:
-        """Before a step of the scheduler: free the cells that streams may need in it."""
+        """Called before a step of the scheduler: free the cells that streams may need in it."""
         model, n = self.model, self.model.params.parallel
         self._embedder.yield_cells(n)
         self._logprobs.yield_cells(n)
@@ -107,7 +107,7 @@ class TaskRunner:
             self._updates.append(TaskUpdate(id, failure=failure_of(error)))
 
     def step(self, busy: bool, /) -> list[TaskUpdate]:
-        """Do a part of the work. busy: streams run, and may need cells or free some."""
+        """Do a part of the work. busy: streams run, and may need or free cells."""
         updates, self._updates = self._updates, []
         reserve = self.model.params.parallel if busy else 0
         if self._embedder.has_work:
@@ -120,12 +120,12 @@ class TaskRunner:
 
     @property
     def _slot_is_new(self) -> bool:
-        """Whether the first task on a file has yet to begin."""
+        """Whether the first slot task has not begun yet."""
         return bool(self._slots) and getgeneratorstate(next(iter(self._slots.values()))) == GEN_CREATED
 
     @property
     def _window(self) -> int:
-        """Rows that a restored sequence takes in layers with a window."""
+        """The number of window rows that a restored sequence takes."""
         windows = self.model.pool.windows
         return 0 if windows is None else windows.reach
 
@@ -179,14 +179,14 @@ class TaskRunner:
 
 
 def failure_of(error: Exception) -> TaskFailure:
-    """An error as it is reported. One after which nothing can run is raised."""
+    """An error as it is reported. An error after which nothing can run is raised instead."""
     if isinstance(error, DeviceError) and not isinstance(error, OutOfMemoryError):
         raise error
     return TaskFailure(type(error).__name__, str(error) or type(error).__name__)
 
 
 def _without_path(error: EngineError, path: str) -> EngineError:
-    """The same error. Clients must not learn the server's paths."""
+    """The same error without paths, which clients must not see."""
     return type(error)(str(error).replace(printable(path), "the file"))
 
 

@@ -1,6 +1,6 @@
-"""Tasks: what an engine does besides generating text. Data only, no behaviour.
+"""Tasks: engine work other than text generation. Data only, no behaviour.
 
-All of it travels as msgpack between the server and an engine process.
+All of it is exchanged as msgpack between the server and an engine process.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ class TaskFailure(msgspec.Struct, array_like=True):
 
 
 class TaskUpdate(msgspec.Struct, array_like=True):
-    """What one step brought of one task: chunks of the result, or its end. Neither: it is still running."""
+    """The update of one task by one step: chunks of the result, or its end. Neither: it is still running."""
 
     id: str
     chunks: list[ResultChunk] = []

@@ -1,6 +1,6 @@
-"""Tokenizers, built from the vocabulary of a GGUF file; one file per kind.
+"""Tokenizers built from the vocabulary of a GGUF file; one file per kind.
 
-Imports `engine.gguf` only, and nothing compiled: used by `engine.model` and by the server.
+Imports only `engine.gguf`, and nothing compiled: used by `engine.model` and by the server.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Tokenizer.kinds.update(bert=WordPieceTokenizer, t5=UnigramTokenizer)
 
 
 def load_tokenizer(source: str | os.PathLike[str] | GGUFFile) -> Tokenizer:
-    """The tokenizer of a model or of a file with a vocabulary only. Raises ModelError."""
+    """The tokenizer of a model, or of a file that only has a vocabulary. Raises ModelError."""
     if isinstance(source, GGUFFile):
         return Tokenizer.from_gguf(source)
     with GGUFFile.open(source) as gguf:

@@ -1,4 +1,4 @@
-"""What all kinds of tokenizer share: special tokens, bytes of tokens, decoding."""
+"""What all kinds of tokenizers share: special tokens, token bytes, decoding."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _MARGIN = 64  # tokens that cutting a text in two may add
 
 
 class Tokenizer(ABC):
-    """Text to tokens and back, as the model was trained. Make one with `from_gguf` or `load_tokenizer`.
+    """Text to tokens and back, as in training. Create one with `from_gguf` or `load_tokenizer`.
 
-    Safe to use from several threads. `bos_id`, `eos_id`, … are None where the vocabulary has no such token.
+    Safe to use from several threads. `bos_id`, `eos_id`, … are None if the vocabulary has no such token.
     """
 
     kinds: ClassVar[dict[str, Callable[[GGUFFile, Vocabulary], Tokenizer]]] = {}  # by tokenizer.ggml.model
@@ -116,7 +116,7 @@ class Tokenizer(ABC):
         """Tokens of all fragments in order."""
 
     def decode(self, ids: Iterable[int], *, skip_special: bool = True) -> str:
-        """The text of whole sequences. What is not UTF-8 becomes U+FFFD. For streams: `Detokenizer`."""
+        """The text of complete sequences. Invalid UTF-8 becomes U+FFFD. For streams use `Detokenizer`."""
         ids = list(ids)
         data = b"".join([self.token_bytes(i) for i in ids])
         if self.add_space_prefix and data[:1] == b" ":
@@ -126,7 +126,7 @@ class Tokenizer(ABC):
         return data.decode("utf-8", "replace")
 
     def token_bytes(self, token: int, *, special: bool = False) -> bytes:
-        """What a token contributes to text: nothing if it is a control token, unless `special` asks."""
+        """The bytes that a token contributes to text: none for a control token, unless `special` is set."""
         self._check(token)
         if special and self.vocabulary.is_special(token):
             return self.vocabulary.pieces[token].encode()
@@ -141,7 +141,7 @@ class Tokenizer(ABC):
         return self.vocabulary.pieces[token]
 
     def is_special(self, token: int) -> bool:
-        """Whether a token belongs to the format, not to the text."""
+        """Whether a token is part of the format rather than of the text."""
         self._check(token)
         return self.vocabulary.is_special(token)
 
@@ -176,7 +176,7 @@ def byte_of(piece: str) -> int | None:
 
 
 def _without_surrogates(text: str) -> str:
-    """Surrogate pairs joined, single ones replaced. (JSON can carry both.)"""
+    """The text with surrogate pairs joined and lone surrogates replaced. (JSON can carry both.)"""
     try:
         text.encode()
     except UnicodeEncodeError:

@@ -117,7 +117,7 @@ _TOO_MANY_MARKS = pre_tokenizers.Split(Regex(r"\p{M}{100,}"), "isolated")
 
 
 def _composed(text: str) -> str:
-    """NFC, but for marks in absurd number."""
+    """The text in NFC, unless a character has absurdly many marks."""
     parts = (part for part, _ in _TOO_MANY_MARKS.pre_tokenize_str(text))
     return "".join([part if _is_marks(part) else unicodedata.normalize("NFC", part) for part in parts])
 
@@ -127,7 +127,7 @@ def _is_marks(part: str) -> bool:
 
 
 def splitter(pre: PreTokenizer) -> pre_tokenizers.PreTokenizer:
-    """Cuts text into words, and spells them in the vocabulary's alphabet."""
+    """Splits text into words, spelled in the vocabulary's alphabet."""
     steps: list[pre_tokenizers.PreTokenizer] = [
         pre_tokenizers.Split(Regex(pattern), "isolated") for pattern in pre.patterns
     ]

@@ -8,9 +8,9 @@ from engine.tokenizer.vocab import TokenType
 
 
 def check_same_tokens(model: GGUFFile, draft: GGUFFile) -> int:
-    """The number of tokens that both have. ConfigError that names the first difference.
+    """The number of tokens that both have. Raises ConfigError, which names the first difference.
 
-    At the end one of them may have more, if they are unused: models of one family are padded to different
+    One model may have more tokens at the end if they are unused: models of one family are padded to different
     lengths.
     """
     own, other = _tokens(model), _tokens(draft)

@@ -1,4 +1,4 @@
-"""From tokens, one at a time, to text that can be sent: whole characters, and no part of a stop string."""
+"""Turns tokens, one at a time, into text that can be sent: whole characters, and no part of a stop string."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class TokenBytes(Protocol):
 
 
 class Detokenizer:
-    """The text of a growing sequence. A character that several tokens spell appears with its last one.
+    """The text of a growing sequence. A character spelled by several tokens appears with the last of them.
 
     skip_special: control tokens contribute nothing, except `preserved` ones. All pushes and the flush
-    together are the bytes of all tokens decoded at once, with U+FFFD for what is not UTF-8.
+    together are the bytes of all tokens decoded at once, with U+FFFD for invalid UTF-8.
     """
 
     def __init__(
@@ -29,12 +29,12 @@ class Detokenizer:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
-        """What can be shown after one more token; empty while a character is incomplete."""
+        """The text that can be shown after one more token; empty while a character is incomplete."""
         special = self._special or token in self._preserved
         return self._decoder.decode(self._tokenizer.token_bytes(token, special=special))
 
     def flush(self) -> str:
-        """The end: U+FFFD if a character stayed incomplete. Ready for another sequence afterwards."""
+        """At the end: U+FFFD if a character is incomplete. Ready for another sequence afterwards."""
         return self._decoder.decode(b"", final=True)
 
 
@@ -59,7 +59,7 @@ class StopMatcher:
         self._pending = ""
 
     def push(self, text: str) -> tuple[str, str | None]:
-        """(text that can be sent now, the stop string found or None). A match is the end: push no more."""
+        """(text that can be sent now, the matched stop string or None). Push no more after a match."""
         state, edges = self._state, self._next
         if len(edges) == 1:
             return text, None
@@ -78,7 +78,7 @@ class StopMatcher:
         return text[: len(text) - depth], None
 
     def flush(self) -> str:
-        """What was held back, at the end of the text. Ready for another text afterwards."""
+        """The text that was held back, at the end. Ready for another text afterwards."""
         text, self._pending, self._state = self._pending, "", 0
         return text
 

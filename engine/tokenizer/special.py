@@ -1,4 +1,4 @@
-"""Cuts text at the tokens that stand in it literally, before anything else looks at it."""
+"""Finds tokens that appear literally in text, before any other processing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _SPACE = " \t\n\v\f\r"
 
 
 class SpecialTokens:
-    """User-defined tokens are always found in text; control and unknown ones when `parse_special` says so.
+    """User-defined tokens are always recognized in text, control and unknown ones only with `parse_special`.
 
     The longest token is cut out first, wherever it occurs, then the next: not the leftmost first.
     """

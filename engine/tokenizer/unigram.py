@@ -17,7 +17,7 @@ _UNSPELLED = "\ufdd0"  # begins what no text holds, in place of pieces that text
 
 
 class UnigramTokenizer(WordTokenizer):
-    """Text is normalised by the file's own map of characters, cut at spaces, and then into pieces."""
+    """Text is normalised by the file's own character map, split at spaces, and then into pieces."""
 
     def __init__(self, gguf: GGUFFile, vocabulary: Vocabulary) -> None:
         types = vocabulary.types
@@ -54,7 +54,10 @@ class UnigramTokenizer(WordTokenizer):
 
 
 def _map_of_characters(gguf: GGUFFile) -> normalizers.Normalizer | None:
-    """What SentencePiece has compiled into the file, or None. ModelError if it is no such map."""
+    """The character map that SentencePiece compiled into the file, or None.
+
+    Raises ModelError if it is invalid.
+    """
     values = gguf.get_ints("tokenizer.ggml.precompiled_charsmap", None, None)
     if not values:
         return None

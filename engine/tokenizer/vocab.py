@@ -1,5 +1,5 @@
 # ruff: noqa: RUF001  (DeepSeek's tokens have full-width bars)
-"""The vocabulary of a GGUF file: pieces, types, special ids. What every kind of tokenizer has in common."""
+"""The vocabulary of a GGUF file: pieces, types, special ids, for all kinds of tokenizers."""
 
 from __future__ import annotations
 
@@ -121,12 +121,12 @@ class Vocabulary:
     rstrip: frozenset[int] = field(default=frozenset())
 
     def is_special(self, token: int) -> bool:
-        """A token of the format, not of the text."""
+        """Whether a token is part of the format rather than of the text."""
         return self.types[token] in (TokenType.CONTROL, TokenType.UNKNOWN)
 
     @classmethod
     def from_gguf(cls, gguf: GGUFFile) -> Vocabulary:
-        """Reads and checks it. Raises ModelError."""
+        """Read and check it. Raises ModelError."""
         if not validate_tokenizer(gguf):
             gguf.fail("has no vocabulary; text cannot be turned into tokens")
         pieces = gguf.get_strs("tokenizer.ggml.tokens")
@@ -193,7 +193,7 @@ def _special_ids(gguf: GGUFFile, kind: str, types: list[int], well_known: dict[s
 def _end_of_generation(
     types: list[int], ids: dict[str, int], well_known: dict[str, int], special: dict[str, int]
 ) -> frozenset[int]:
-    """Every token after which nothing is to come. Corrects the types of those that a text identifies."""
+    """Every token after which generation ends. Corrects the types of tokens that a text identifies."""
     ends = {text: well_known[text] for text in END_OF_GENERATION if text in well_known}
     for token in ends.values():
         types[token] = TokenType.CONTROL
@@ -216,7 +216,7 @@ def _end_of_generation(
 
 
 def _strip_attributes(gguf: GGUFFile, vocabulary: Vocabulary) -> None:
-    """Which tokens swallow white space beside them. No key says so; the model's name has to."""
+    """Which tokens strip the white space beside them. No key states it, so the model's name decides."""
     model = str(gguf.get_str("general.name", "")).lower()
     arch = gguf.get_str("general.architecture", "")
     pre, ids = vocabulary.pre or "", vocabulary.ids

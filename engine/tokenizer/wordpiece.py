@@ -20,7 +20,7 @@ _LONGEST_WORD = 100  # characters; a longer one is unknown, as in BERT's own cod
 
 
 class WordPieceTokenizer(Tokenizer):
-    """BERT's: text is cleaned, perhaps lower-cased, cut at spaces and punctuation, and then into pieces."""
+    """BERT's: text is cleaned, lower-cased if required, split at spaces and punctuation, then into pieces."""
 
     def __init__(self, gguf: GGUFFile, vocabulary: Vocabulary) -> None:
         super().__init__(gguf, vocabulary, add_bos=True, add_eos=False)

@@ -41,7 +41,7 @@ class Converter:
 
     @classmethod
     def converts(cls, config: Config) -> bool:
-        """Whether it is the one for this model, where several have its class."""
+        """Whether this converter is the one for the model, if several have its class."""
         return True
 
     @classmethod
@@ -54,7 +54,7 @@ class Converter:
 
     @classmethod
     def convert_tensor(cls, name: str, x: Array, config: Config) -> Converted:
-        """The tensors (GGUF name, array) that one becomes; also called on empty arrays, for the shapes.
+        """The tensors (GGUF name, array) that result; also called with empty arrays, for the shapes.
 
         x: numpy's order, rows first; float32, or uint8 for MXFP4 blocks, whose rows can only be moved whole.
         """

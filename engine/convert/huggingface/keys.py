@@ -13,7 +13,7 @@ Config = dict[str, Any]
 
 
 def first(c: Config, *names: str, default: Any = None) -> Any:
-    """The first of these settings that config.json has. Raises ModelError without a default."""
+    """The first of these settings in config.json. Raises ModelError if there is none and no default."""
     for name in names:
         if c.get(name) is not None:
             return c[name]
@@ -23,7 +23,7 @@ def first(c: Config, *names: str, default: Any = None) -> Any:
 
 
 def refuse(name: str, value: Any, *supported: Any) -> None:
-    """Raise UnsupportedModelError for a setting that GGUF keys cannot express."""
+    """Raises UnsupportedModelError for a setting that GGUF keys cannot express."""
     instead = f" (supported: {', '.join(map(str, supported))})" if supported else ""
     raise UnsupportedModelError(f"config.json: {name} is {value!r}, which is not supported{instead}")
 
@@ -38,7 +38,7 @@ def only(c: Config, name: str, *allowed: Any) -> None:
 
 
 def windows_but_each(c: Config, n: int) -> None:
-    """Refuse layer types other than: every n-th full attention, the others with a window."""
+    """Refuse layer types other than full attention in every n-th layer and windows in the others."""
     kinds = c.get("layer_types") or ()
     if any((kind == "full_attention") != ((i + 1) % n == 0) for i, kind in enumerate(kinds)):
         refuse("layer_types", kinds, f"every {n}th full_attention")
@@ -107,7 +107,7 @@ GATING = {"softmax": 1, "sigmoid": 2}  # the numbers of `expert_gating_func`
 
 
 def routing(c: Config, gating: str) -> dict[str, Any]:
-    """How experts are chosen, in DeepSeek's words. gating: where config.json does not say."""
+    """How experts are chosen, under DeepSeek's names. gating: the default if config.json does not say."""
     stated = c.get("scoring_func") or gating
     if stated not in GATING:
         refuse("scoring_func", stated, *GATING)
@@ -178,13 +178,13 @@ def sections(c: Config) -> dict[str, Any]:
 
 
 def n_ctx_original(c: Config) -> int:
-    """The context length before it was extended; the whole if none is stated."""
+    """The context length before it was extended; the full length if none is stated."""
     name = "original_max_position_embeddings"
     return int(rope_parameters(c).get(name) or c.get(name) or first(c, "max_position_embeddings"))
 
 
 def longrope(c: Config) -> dict[str, Any]:
-    """Keys of LongRoPE (arXiv 2402.13753); {} where there is none."""
+    """Keys of LongRoPE (arXiv 2402.13753); {} if the model does not use it."""
     p = rope_parameters(c)
     if p.get("rope_type") not in ("longrope", "su"):
         return {}
@@ -199,7 +199,7 @@ def longrope(c: Config) -> dict[str, Any]:
 
 
 def longrope_tensors(c: Config) -> dict[str, Any]:
-    """LongRoPE's divisors of the frequencies; {} where there is none."""
+    """LongRoPE's divisors of the frequencies; {} if the model does not use it."""
     p = rope_parameters(c)
     if p.get("rope_type") not in ("longrope", "su"):
         return {}
@@ -209,7 +209,7 @@ def longrope_tensors(c: Config) -> dict[str, Any]:
 
 
 def llama3_tensors(c: Config) -> dict[str, Any]:
-    """Llama 3.1's scaling of the rotary embedding is a tensor; {} where there is none."""
+    """Llama 3.1's RoPE scaling as a tensor; {} if the model does not use it."""
     if rope_parameters(c).get("rope_type") != "llama3":
         return {}
     return {"rope_freqs.weight": np.array(llama3_factors(c), np.float32)}

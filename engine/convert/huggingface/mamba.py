@@ -65,7 +65,9 @@ def sizes(config: Config) -> dict[str, Any]:
 
 
 def convert_ssm_tensor(name: str, x: Array) -> Converted:
-    """GGUF has A itself, not its logarithm, under a name without an end; and convolutions without an axis."""
+    """GGUF stores A itself, not its logarithm, without a name suffix, and convolutions without the extra
+    axis.
+    """
     if name.endswith("ssm_a.weight"):
         return ((name.removesuffix(".weight"), -np.exp(x)),)
     if name.endswith("ssm_d.weight"):

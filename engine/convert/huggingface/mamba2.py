@@ -40,7 +40,7 @@ class Mamba2Converter(Converter):
 
 
 def check_time_steps(config: Config) -> None:
-    """Refuse limits of the time steps, for which there is no key."""
+    """Refuse limits on the time steps, for which there is no key."""
     low, high = config.get("time_step_limit") or (0.0, "Infinity")
     high = high["__float__"] if isinstance(high, dict) else high
     if float(low) != 0 or float(high) != float("inf"):
@@ -53,7 +53,7 @@ def inner_size(config: Config) -> int:
 
 
 def convert_ssm2_tensor(name: str, x: Array, n_groups: int) -> Converted:
-    """As of Mamba, with A and D as columns, and the norm by groups."""
+    """As for Mamba, with A and D as columns, and the norm in groups."""
     if name.endswith(("ssm_a.weight", "ssm_d.weight")):
         x = x[:, None]
     elif name.endswith("ssm_norm.weight"):

@@ -1,4 +1,4 @@
-"""Residual streams beside each other of which a layer computes one (Baykal 2023, AltUp, arXiv 2301.13310)."""
+"""Parallel residual streams, of which a layer computes one (Baykal 2023, AltUp, arXiv 2301.13310)."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Streams:
 
 @dataclass(frozen=True)
 class AlternatingUpdate:
-    """What a layer does to the streams before and after it computes the first of them."""
+    """The update of the streams before and after a layer computes the first of them."""
 
     n: int
     router_norm: RMSNorm
@@ -70,7 +70,7 @@ class AlternatingUpdate:
         )
 
     def predict(self, forward: ForwardContext, streams: list[Tensor]) -> list[Tensor]:
-        """Each stream plus a mixture of all, by what the first is."""
+        """Each stream plus a mixture of all streams, weighted by the first."""
         ctx = forward.ctx
         weights = self.predicting(forward, self._modalities(forward, streams[0]))
         predicted = []
@@ -81,7 +81,7 @@ class AlternatingUpdate:
         return predicted
 
     def correct(self, forward: ForwardContext, predicted: list[Tensor], x: Tensor) -> list[Tensor]:
-        """Each prediction plus a part of what the computed stream differs by from its own."""
+        """Each prediction plus a part of the computed stream's difference from its own prediction."""
         ctx = forward.ctx
         weights = self.correcting(forward, self._modalities(forward, x))
         difference = ctx.add(x, ctx.scale(predicted[0], -1.0))
@@ -142,7 +142,7 @@ class AugmentedLayer:
         )
 
     def __call__(self, forward: ForwardContext, streams: list[Tensor], last: bool) -> list[Tensor] | None:
-        """As `Layer`, for each stream."""
+        """Like `Layer`, for each stream."""
         ctx = forward.ctx
         predicted = self.update.predict(forward, streams)
         normed = self.attn_norm(ctx, predicted[0])
@@ -173,7 +173,7 @@ class AugmentedDecoder(Decoder):
 
 
 class SparseFeedForward(FeedForward):
-    """down(gelu(gate x) * up x), where only the largest of a gate's values are not zero.
+    """down(gelu(gate x) * up x), where all but the largest values of a gate are zero.
 
     cutoff: how many standard deviations above the mean of a row; None: all values count.
     """
