@@ -11,9 +11,12 @@ from typing import Any
 import pytest
 
 import server
-from server.app import ROUTES
+from server.app import ROUTES, create_app
+from server.registry.registry import ModelRegistry
 from support.api.http import client, user
-from support.fakes.engine import FakeEngine, make_app
+from support.fakes.engine import TEXT, FakeEngine, make_app, settings, tokenizer
+from support.fakes.engine_client import make_client
+from support.fakes.engine_process import PARALLEL
 from support.tracing import traced, traced_threads
 from support.waiting import until
 
@@ -25,9 +28,12 @@ SHARED = ("errors.py", "ids.py")
 ROOMS = ("chat/", "worker/")
 CONTEXT = "generation/request_context.py"
 MAX_FILES, MAX_RETURNS = 15, 5
+MAX_ALL = {"chat": 1, "chat, tools": 1}  # with what is inside chat/ and worker/
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 TOOL = {"type": "function", "function": {"name": "get_weather", "parameters": CITY}}
 FORMAT = {"type": "json_schema", "json_schema": {"name": "city", "schema": CITY}}
+MESSAGES_TOOL = {"name": "get_weather", "input_schema": CITY}
+RESPONSES_TOOL = {"type": "function", "name": "get_weather", "parameters": CITY}
 BLOCKS = [{"role": "user", "content": [{"type": "text", "text": "hi"}]}]
 
 
@@ -92,6 +98,11 @@ class Line:
     def files(self) -> list[str]:
         return list(dict.fromkeys(file for _, file in self.steps()))
 
+    def all_files(self) -> list[str]:
+        """All files of which a function is called, whoever calls it; without observers and shared leaves."""
+        files = dict.fromkeys(file for by, file, _ in self.calls if not (by or "").startswith(OBSERVERS))
+        return [file for file in files if not file.startswith(OBSERVERS) and file not in SHARED]
+
     def returns(self) -> list[str]:
         """The files that are come back to, once for each further caller."""
         callers: dict[str, set[str]] = defaultdict(set)
@@ -118,32 +129,61 @@ def _server_file(frame: FrameType) -> str | None:
     return name.removeprefix(f"{ROOT}/") if name.startswith(f"{ROOT}/") else None
 
 
-@pytest.mark.parametrize(
-    ("path", "route", "body"),
-    [
-        ("/v1/chat/completions", "chat_completions", {"messages": user("hi")}),
-        ("/v1/chat/completions", "chat_completions", {"messages": user("hi"), "tools": [TOOL]}),
-        ("/v1/chat/completions", "chat_completions", {"messages": user("hi"), "response_format": FORMAT}),
-        ("/v1/messages", "create_message", {"messages": BLOCKS, "max_tokens": 4}),
-        ("/v1/responses", "create_response", {"input": user("hi")}),
-        ("/api/chat", "ollama_chat", {"model": "stories", "messages": user("hi")}),
-        ("/v1/completions", "completions", {"prompt": "hi"}),
-        ("/completion", "completion", {"prompt": "hi"}),
-    ],
-)
-async def test_a_streamed_request_passes_few_files_and_seldom_returns(path, route, body):
-    engine = FakeEngine()
+CHAT = ("/v1/chat/completions", "chat_completions")
+MESSAGES = ("/v1/messages", "create_message")
+RESPONSES = ("/v1/responses", "create_response")
+OLLAMA = ("/api/chat", "ollama_chat")
+CASES = {
+    "chat": (*CHAT, {"messages": user("hi")}),
+    "chat, tools": (*CHAT, {"messages": user("hi"), "tools": [TOOL]}),
+    "chat, response_format": (*CHAT, {"messages": user("hi"), "response_format": FORMAT}),
+    "messages": (*MESSAGES, {"messages": BLOCKS, "max_tokens": 90}),
+    "messages, tools": (*MESSAGES, {"messages": BLOCKS, "max_tokens": 90, "tools": [MESSAGES_TOOL]}),
+    "responses": (*RESPONSES, {"input": user("hi")}),
+    "responses, tools": (*RESPONSES, {"input": user("hi"), "tools": [RESPONSES_TOOL]}),
+    "ollama": (*OLLAMA, {"model": "stories", "messages": user("hi")}),
+    "ollama, tools": (*OLLAMA, {"model": "stories", "messages": user("hi"), "tools": [TOOL]}),
+    "/v1/completions": ("/v1/completions", "completions", {"prompt": "hi"}),
+    "/completion": ("/completion", "completion", {"prompt": "hi"}),
+}
+CALL = '{"tool_calls": [{"name": "get_weather", "arguments": {"city": "Rome"}}]}'
+
+
+async def run_line(app: Any, case: str, *, stream: bool) -> Line:
+    """The line of a request, which is not the first of its kind."""
+    path, route, body = CASES[case]
     line = Line()
     with traced_threads(line.trace):
-        async with client(make_app(engine)) as http:
+        async with client(app) as http:
+            for model in app.state.ggserve.registry.models.values():
+                await until(lambda model=model: model.engine is not None and model.engine.state == "ready")
             first = await http.post(path, json=body)  # what is worked out once per model is not the request's
             assert first.status_code == 200, first.text
             await until(lambda: all("app" in vars(each) for each in ROUTES))  # nor is this
             line.route = route
             with traced(line.trace):
-                response = await http.post(path, json={**body, "stream": True})
+                response = await http.post(path, json={**body, "stream": stream})
     assert response.status_code == 200, response.text
-    assert len(engine.seen) == 2
     assert line.files()[0].endswith("routes.py")
+    return line
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("case", CASES)
+async def test_a_request_passes_few_files_and_seldom_returns(case, stream):
+    """With tools, the model calls one."""
+    engine = FakeEngine(CALL if "tools" in case else TEXT)
+    line = await run_line(make_app(engine), case, stream=stream)
+    assert len(engine.seen) == 2
     assert len(line.files()) <= MAX_FILES, f"too many files:\n{line}"
     assert len(line.returns()) <= MAX_RETURNS, f"too many returns:\n{line}"
+
+
+@pytest.mark.parametrize(("case", "most"), MAX_ALL.items())
+async def test_a_chat_passes_few_files_in_all(case, most):
+    """Through the real client to an engine process, chat/ and worker/ from the inside."""
+    worker = make_client(load_tokenizer=lambda path: tokenizer())
+    app = create_app(settings(parallel=PARALLEL), ModelRegistry.of({"fake": worker}))
+    files = (await run_line(app, case, stream=True)).all_files()
+    assert {"chat/prompt.py", "worker/client.py", "worker/supervision/child.py"} <= set(files)
+    assert len(files) <= most, f"{len(files)} files:\n" + "\n".join(files)

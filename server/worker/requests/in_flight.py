@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import secrets
 import time
@@ -16,7 +17,7 @@ from engine.tasks.types import Task, TaskUpdate
 from engine.types import FinishReason, Request, StepOutput
 from server.worker import messages
 from server.worker.errors import TaskFailed
-from server.worker.requests.pending_tasks import PendingTask, PendingTasks
+from server.worker.requests.pending_tasks import PendingTask
 from server.worker.requests.recovery import Recovery, RestartDecision
 from server.worker.requests.slots import Slots
 from server.worker.requests.stream import Stream
@@ -58,7 +59,8 @@ class InFlight:
         self._name, self._engine = name, engine
         self.send_timeout_s, self._clock = send_timeout_s, clock
         self._streams: dict[str, Stream] = {}
-        self._tasks = PendingTasks()
+        self._tasks: dict[str, PendingTask] = {}
+        self._task_numbers = itertools.count(1)
         self._recovery = Recovery(parallel, clock)
         self._durations: deque[float] = deque(maxlen=64)  # seconds, of finished requests
 
@@ -72,6 +74,10 @@ class InFlight:
     @property
     def streams(self) -> list[Stream]:
         return list(self._streams.values())
+
+    @property
+    def _pending(self) -> list[PendingTask]:
+        return list(self._tasks.values())
 
     @property
     def any_paused(self) -> bool:
@@ -103,7 +109,8 @@ class InFlight:
     async def run(self, task: Task[R]) -> R:
         """Send a task and wait for its result; cancelling this cancels the task."""
         self._admit()
-        pending = self._tasks.add(task)  # type: ignore[arg-type]
+        pending = PendingTask(f"task-{next(self._task_numbers)}", task)  # type: ignore[arg-type]
+        self._tasks[pending.id] = pending
         self._send_unsent()
         try:
             result: R = await pending.future
@@ -136,14 +143,14 @@ class InFlight:
         """End all requests with CANCELLED, and fail all tasks."""
         for stream in self.streams:
             self._finish(stream, FinishReason.CANCELLED, str(error))
-        for pending in self._tasks:
+        for pending in self._pending:
             self._fail_task(pending, error)
 
     def fail_all(self, error: Exception) -> None:
         """End everything: the engine will not come back."""
         for stream in self.streams:
             self.fail(stream.request.id, error)
-        for pending in self._tasks:
+        for pending in self._pending:
             self._fail_task(pending, error)
 
     def expire(self) -> None:
@@ -189,7 +196,7 @@ class InFlight:
             cleared = bool(stream.crashes and output.tokens)  # of the suspicion to crash the engine
             stream.push(output)
             if output.tokens:
-                self._recovery.on_output()
+                self._recovery.crashes.clear()  # earlier ones no longer count
             if stream.finished:
                 self._durations.append(now - stream.submitted_at)
                 self._remove_stream(stream)
@@ -204,7 +211,7 @@ class InFlight:
                 continue
             cleared = bool(pending.crashes)
             pending.update(update)
-            self._recovery.on_output()
+            self._recovery.crashes.clear()  # earlier ones no longer count
             if pending.future.done():
                 self._remove_task(pending)
             if cleared:
@@ -212,10 +219,10 @@ class InFlight:
 
     def on_exit(self) -> RestartDecision:
         """The engine process has died: count the crash, and end the request or task that caused it."""
-        decision = self._recovery.on_crash(self.streams, list(self._tasks))
+        decision = self._recovery.on_crash(self.streams, self._pending)
         for stream in self.streams:
             stream.sent = False
-        for pending in self._tasks:
+        for pending in self._pending:
             pending.restart()
         # The client does not get the exit reason, which may contain paths and lines of code.
         text = "the engine died more than once while it computed this request"
@@ -239,8 +246,10 @@ class InFlight:
         """Send what may be sent to the engine now and has not been sent yet."""
         if self._engine.state != "ready":
             return
-        for item in self._recovery.sendable([*self._streams.values(), *self._tasks]):
-            if item.sent:  # by a nested call, from _finish
+        unfinished: list[Stream | PendingTask] = [*self._streams.values(), *self._tasks.values()]
+        suspected = any(item.crashes for item in unfinished)
+        for item in self._recovery.sendable(unfinished) if suspected else unfinished:
+            if item.sent:  # before, or by a nested call, from _finish
                 continue
             if isinstance(item, PendingTask):
                 item.sent = True
@@ -274,7 +283,7 @@ class InFlight:
         self._on_removed(stream)
 
     def _remove_task(self, pending: PendingTask) -> None:
-        self._tasks.remove(pending)
+        self._tasks.pop(pending.id, None)
         self._on_removed(pending)
 
     def _on_removed(self, item: Stream | PendingTask) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 from engine.tasks.types import AnyTask, Embedded, PromptLogprobs, TaskUpdate
@@ -45,29 +44,3 @@ class PendingTask:
     def fail(self, error: Exception) -> None:
         if not self.future.done():
             self.future.set_exception(error)
-
-
-class PendingTasks:
-    """The unfinished tasks of an engine, oldest first."""
-
-    def __init__(self) -> None:
-        self._tasks: dict[str, PendingTask] = {}
-        self._n = 0
-
-    def __len__(self) -> int:
-        return len(self._tasks)
-
-    def __iter__(self) -> Iterator[PendingTask]:
-        return iter(list(self._tasks.values()))
-
-    def add(self, task: AnyTask) -> PendingTask:
-        self._n += 1
-        pending = PendingTask(f"task-{self._n}", task)
-        self._tasks[pending.id] = pending
-        return pending
-
-    def get(self, id: str) -> PendingTask | None:
-        return self._tasks.get(id)
-
-    def remove(self, pending: PendingTask) -> None:
-        self._tasks.pop(pending.id, None)

@@ -32,16 +32,14 @@ class RestartDecision:
 
 
 class Recovery:
-    """Remembers the crashes of one engine. parallel: the number of requests that may run at the same time."""
+    """Remembers the crashes of one engine. parallel: the number of requests that may run at the same time.
+
+    crashes: the times of recent ones; cleared by the caller when the engine produces output.
+    """
 
     def __init__(self, parallel: int, clock: Callable[[], float] = time.monotonic) -> None:
         self._parallel, self._clock = parallel, clock
-        self._crashes: list[float] = []
-
-    def on_output(self) -> None:
-        """The engine produced output: earlier crashes no longer count."""
-        if self._crashes:
-            self._crashes.clear()
+        self.crashes: list[float] = []
 
     def on_crash(self, streams: Sequence[Stream], tasks: Sequence[PendingTask] = ()) -> RestartDecision:
         """Decide what to do, given the unfinished streams and tasks, oldest first.
@@ -51,7 +49,7 @@ class Recovery:
         been running.
         """
         now = self._clock()
-        self._crashes = [*(at for at in self._crashes if now - at < WINDOW_S), now]
+        self.crashes = [*(at for at in self.crashes if now - at < WINDOW_S), now]
         n_running: Counter[str] = Counter()  # by client
         for stream in sorted(streams, key=lambda stream: (not stream.has_progress, stream.request.priority)):
             if stream.sent and n_running[stream.request.client] < self._parallel:
@@ -63,8 +61,8 @@ class Recovery:
         suspects = [one for one in unfinished if one.sent and one.crashes >= SUSPECT_AFTER]
         culprit = suspects[0] if len(suspects) == 1 else None
         if culprit is not None:
-            self._crashes.clear()  # explained
-        n = len(self._crashes)
+            self.crashes.clear()  # explained
+        n = len(self.crashes)
         return RestartDecision(culprit, n > MAX_CRASHES, FIRST_DELAY_S * 2 ** (n - 2) if n > 1 else 0.0)
 
     @staticmethod

@@ -73,6 +73,15 @@ async def test_nothing_is_sent_while_there_is_no_engine():
     assert [sent.id for sent in engine.take()] == ["a", "b"]
 
 
+async def test_output_clears_earlier_crashes():
+    in_flight, engine, _ = make()
+    in_flight.submit(request("a", [1], 50))
+    for _ in range(10):
+        in_flight.on_outputs([StepOutput(id="a", tokens=[Token(7)])])
+        decision = crash(in_flight, engine)
+        assert (decision.delay_s, decision.give_up) == (0.0, False)
+
+
 async def test_after_a_crash_a_request_is_sent_again_with_its_tokens():
     in_flight, engine, _ = make()
     in_flight.submit(request("a", [1], 5))

@@ -49,12 +49,6 @@ def test_delays_double_and_too_many_crashes_give_up_the_engine(recovery):
     assert [d.give_up for d in decisions] == [False, False, False, True]
 
 
-def test_output_clears_earlier_crashes(recovery):
-    for _ in range(10):
-        assert recovery.on_crash([]).delay_s == 0.0
-        recovery.on_output()
-
-
 def test_crashes_outside_of_the_window_do_not_count(recovery, clock):
     for _ in range(10):
         decision = recovery.on_crash([])
