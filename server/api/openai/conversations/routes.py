@@ -19,9 +19,9 @@ from server.api.openai.conversations.schema import (
 )
 from server.api.openai.conversations.store import ConversationStore, StoredConversation
 from server.api.openai.item_list import PageDep, item_list
-from server.api.openai.responses.calls import Item
 from server.api.openai.responses.parser import ItemReader, call_ids
 from server.api.openai.responses.schema import ItemListReply, ItemReply
+from server.api.openai.responses.tools import Item
 from server.api.openai.stores import StoresDep
 from server.dependencies import ContextDep
 from server.errors import ApiError, wrong

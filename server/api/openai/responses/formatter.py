@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -10,18 +11,15 @@ from typing import Any
 
 import msgspec
 
-from engine import exact_json
 from server.api.common.replies.content_blocks import Block, BlockChange, Blocks, Kind, named_event
 from server.api.common.replies.errors import ERRORS
 from server.api.common.replies.logprobs import chat_logprobs, token_texts
 from server.api.common.replies.timings import prompt_progress, timings_so_far
-from server.api.openai.responses.calls import PREFIXES, CallForm, Item, call_item
 from server.api.openai.responses.event_log import EventLog
-from server.api.openai.responses.parser import Conversation, sealed
-from server.api.openai.responses.schema import ResponseRequest
-from server.api.openai.responses.store import ResponseStore, StoredContent
+from server.api.openai.responses.parser import Conversation
+from server.api.openai.responses.store import ResponseStore, StoredContent, sealed
+from server.api.openai.responses.tools import FUNCTIONS, PREFIXES, CallForm, Item
 from server.chat.output import OutputDelta, PromptProgress, ShownToken
-from server.chat.request import ChatInput, Tool
 from server.errors import ApiError
 from server.generation.job import Job
 from server.generation.output_processor import OutputSequence, SequenceEnd, SequenceOutput
@@ -96,7 +94,7 @@ class ResponseFormatter(JobFormatter):
         return self._closed(change.block) if change.kind == "closed" else self._grown(change)
 
     def _opened(self, block: Block) -> bytes:
-        if block.call is not None and not self._form(block.call.name).streams:
+        if block.call is not None and self._form(block.call.name).kind in FUNCTIONS:
             return b""
         at = {"output_index": block.index}
         item = self.item(block, "in_progress", whole=False)
@@ -132,7 +130,7 @@ class ResponseFormatter(JobFormatter):
 
     def _closed_call(self, block: Block, item: Item) -> bytes:
         at = {"item_id": item["id"], "output_index": block.index}
-        if block.call is not None and not self._form(block.call.name).streams:
+        if block.call is not None and self._form(block.call.name).kind in FUNCTIONS:
             empty_item = {**item, "status": "in_progress"}
             return self.numbered("response.output_item.added", output_index=block.index, item=empty_item)
         if item["type"] == "function_call":
@@ -144,7 +142,8 @@ class ResponseFormatter(JobFormatter):
         )
 
     def _form(self, name: str) -> CallForm:
-        return self.conversation.tools.form(name)
+        # Without a constraint a model may call a function that is not there.
+        return self.conversation.tools.forms.get(name) or CallForm("function_call", name)
 
     def end(self) -> bytes:
         response = self.whole(())
@@ -234,7 +233,7 @@ class ResponseFormatter(JobFormatter):
         """A block as an item. whole=False: the item as it is while empty."""
         if block.call is not None:
             form, text = self._form(block.call.name), block.text if whole else ""
-            call = call_item(form, block.call.id, text)
+            call = _call_item(form, block.call.id, text)
             if call is None:  # what the model wrote is not what the form must have
                 form = CallForm("function_call", form.name)
                 call = {"call_id": block.call.id, "name": form.name, "arguments": text}
@@ -324,40 +323,43 @@ class ResponseFormatter(JobFormatter):
         response["warnings"] = [*response.get("warnings", ()), text]
 
 
-def echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
-    """The request fields that the response repeats, as in the official API."""
-    reasoning, text = body.reasoning, body.text
-    format = (text and text.format) or {"type": "text"}
-    functions = {tool.name: tool for tool in chat.tools}
-    tools = [_echoed_tool(tool, functions) for tool in body.tools or ()]
-    return {
-        "background": bool(body.background),
-        "conversation": body.conversation and {"id": body.conversation},
-        "instructions": body.instructions,
-        "max_output_tokens": None if body.max_output_tokens == -1 else body.max_output_tokens,
-        "max_tool_calls": None,
-        "metadata": body.metadata or {},
-        "parallel_tool_calls": chat.parallel_tool_calls is not False,
-        "previous_response_id": body.previous_response_id,
-        "reasoning": {"effort": reasoning and reasoning.effort, "summary": None},
-        "service_tier": "default",
-        "text": {"format": _exact(format), "verbosity": "medium"},
-        "tool_choice": body.tool_choice or "auto",
-        "tools": _exact(tools),
-        "top_logprobs": body.top_logprobs or 0,
-        "truncation": "disabled",
-        "user": body.user,
-    }
+def _call_item(form: CallForm, call_id: str, text: str) -> Item | None:
+    """The call in the client's form. None: the form cannot represent what the model wrote."""
+    named: Item = {"call_id": call_id, "name": form.name}
+    if form.namespace is not None:
+        named["namespace"] = form.namespace
+    if form.kind == "function_call":
+        return {**named, "arguments": text}
+    value = _object(text)
+    if form.kind == "custom_tool_call":
+        written = value.get("input")
+        return {**named, "input": written if isinstance(written, str) else text}
+    body = _body(form.kind, value)
+    return None if body is None else {"call_id": call_id, **body}
 
 
-def _echoed_tool(tool: dict[str, Any], functions: Mapping[str, Tool]) -> dict[str, Any]:
-    """The tool as repeated, with every field that strict clients expect."""
-    if tool.get("type", "function") != "function":
-        return tool
-    function = functions[tool["name"]]
-    return {**function.wire()["function"], "type": "function", "strict": function.strict}
+def _body(kind: str, value: Mapping[str, Any]) -> Item | None:
+    if kind == "apply_patch_call":
+        known = {"create_file": ("path", "diff"), "update_file": ("path", "diff"), "delete_file": ("path",)}
+        names = known.get(str(value.get("type")))
+        if names is None or not all(isinstance(value.get(name), str) for name in names):
+            return None
+        return {"operation": {name: value[name] for name in ("type", *names)}}
+    name = "command" if kind == "local_shell_call" else "commands"
+    words = value.get(name)
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        return None
+    if kind == "shell_call":
+        limits = {limit: value.get(limit) for limit in ("timeout_ms", "max_output_length")}
+        return {"action": {name: words, **limits}, "environment": {"type": "local"}}
+    known_fields = ("working_directory", "timeout_ms")
+    extra = {field: value[field] for field in known_fields if value.get(field) is not None}
+    return {"action": {"type": "exec", name: words, "env": {}, **extra}}
 
 
-def _exact(value: Any) -> msgspec.Raw:
-    """A part of the response that keeps every digit of the request's numbers."""
-    return msgspec.Raw(exact_json.dumps(value).encode())
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,12 +20,21 @@ from server.api.common.requests.parser import (
 from server.api.common.requests.structured_output import named_schema
 from server.api.openai.conversations.access import find_conversation, refuse_known_ids
 from server.api.openai.conversations.store import ConversationStore, StoredConversation
-from server.api.openai.responses.calls import OUTPUTS, PREFIXES, Item, as_function, output_text, read_call
 from server.api.openai.responses.schema import ResponseInput, ResponseRequest
-from server.api.openai.responses.store import not_stored
-from server.api.openai.responses.tools import HOSTED_ITEMS, RequestTools, read_choice, read_tools
+from server.api.openai.responses.store import not_stored, unsealed
+from server.api.openai.responses.tools import (
+    HOSTED_ITEMS,
+    OUTPUTS,
+    PREFIXES,
+    Item,
+    RequestTools,
+    as_function,
+    output_text,
+    read_call,
+    read_tools,
+)
 from server.api.openai.stores import Stores
-from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint, ToolChoice
+from server.chat.request import ChatInput, ReasoningOptions, RequestedConstraint
 from server.errors import missing, unsupported, wrong
 from server.generation.options import GenerationOptions
 from server.generation.request_context import RequestContext
@@ -49,7 +57,6 @@ _COMMON = frozenset({"type", "id", "status"})
 # Fields of our own items, which clients send back.
 _IDLE = frozenset({"annotations", "logprobs", "parsed", "created_by", "caller", "phase"})
 _PREFIXES = {"message": "msg_", "reasoning": "rs_", **PREFIXES, **dict.fromkeys(OUTPUTS, "out_")}
-_SEAL = "ggserve:"
 
 
 @dataclass(frozen=True)
@@ -96,13 +103,12 @@ def parse_input(body: ResponseInput, stores: Stores, context: RequestContext) ->
         raise wrong("input", "must hold at least one item")
     if messages[-1].get("tool_calls"):
         raise wrong("input", "ends with a function call; the call's output must follow")
-    tools, choice = RequestTools(), ToolChoice()
-    if body.tools is not None or body.tool_choice is not None:
-        tools, choice = read_tools(body, context), read_choice(body, context)
+    has_tools = body.tools is not None or body.tool_choice is not None
+    tools = read_tools(body, context) if has_tools else RequestTools()
     chat = ChatInput(
         messages,
         tools=tools.tools,
-        tool_choice=choice,
+        tool_choice=tools.choice,
         parallel_tool_calls=body.parallel_tool_calls,
         reasoning=_reasoning(body, context),
         answer=_answer(body, context),
@@ -253,7 +259,7 @@ class ItemReader:
         }
         sealed = fields.text_or("encrypted_content", "")
         if sealed and not parts["content"]:
-            text = _unsealed(sealed)
+            text = unsealed(sealed)
             if text is not None:
                 parts["content"] = [text]
             else:
@@ -310,20 +316,6 @@ def _texts(fields: Fields, name: str) -> list[str]:
 def call_ids(items: Iterable[Item]) -> Iterable[str]:
     """The ids of tool calls."""
     return (item["call_id"] for item in items if item["type"] in PREFIXES)
-
-
-def sealed(text: str) -> str:
-    """Reasoning as `encrypted_content`, for clients that send back nothing else of it. It is not a secret."""
-    return _SEAL + base64.b64encode(text.encode()).decode()
-
-
-def _unsealed(text: str) -> str | None:
-    if not text.startswith(_SEAL):
-        return None
-    try:
-        return base64.b64decode(text.removeprefix(_SEAL), validate=True).decode()
-    except ValueError:
-        return None
 
 
 def chat_messages(items: Sequence[Item], instructions: str | None) -> list[dict[str, Any]]:

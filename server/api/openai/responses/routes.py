@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import msgspec
 from fastapi import APIRouter, Query, Request, Response
 
+from engine import exact_json
 from server.api.common.schema import INT_MAX
 from server.api.openai.item_list import PageDep
 from server.api.openai.responses import background
-from server.api.openai.responses.formatter import ResponseFormatter, echoed_fields
+from server.api.openai.responses.formatter import ResponseFormatter
 from server.api.openai.responses.parser import parse_input, parse_options, seals_reasoning
 from server.api.openai.responses.schema import (
     DeletedReply,
@@ -22,6 +24,7 @@ from server.api.openai.responses.schema import (
 )
 from server.api.openai.responses.store import not_stored
 from server.api.openai.stores import Stores, StoresDep
+from server.chat.request import NO_ARGUMENTS, ChatInput, Tool
 from server.dependencies import ContextDep
 from server.errors import ApiError, unsupported, wrong
 from server.generation.request_context import RequestContext
@@ -53,7 +56,7 @@ async def create_response(
             "background", "needs a stored response: no store: false, and --max-stored-responses above 0"
         )
     job = await process_chat(conversation.chat, options, context)
-    echo = echoed_fields(body, conversation.chat)
+    echo = _echoed_fields(body, conversation.chat)
     formatter = ResponseFormatter(job, conversation, echo, store, seals=seals_reasoning(body))
     stores.responses.running[job.id] = formatter
     if body.background:
@@ -62,6 +65,51 @@ async def create_response(
             return event_stream(formatter.log.read(-1, context.state.settings.keep_alive_s))
         return Bytes(msgspec.json.encode(formatter.response("queued", **context.with_warnings({}))))
     return await respond(request, formatter)
+
+
+def _echoed_fields(body: ResponseRequest, chat: ChatInput) -> dict[str, Any]:
+    """The request fields that the response repeats, as in the official API."""
+    reasoning, text = body.reasoning, body.text
+    format = (text and text.format) or {"type": "text"}
+    functions = {tool.name: tool for tool in chat.tools}
+    tools = [_echoed_tool(tool, functions) for tool in body.tools or ()]
+    return {
+        "background": bool(body.background),
+        "conversation": body.conversation and {"id": body.conversation},
+        "instructions": body.instructions,
+        "max_output_tokens": None if body.max_output_tokens == -1 else body.max_output_tokens,
+        "max_tool_calls": None,
+        "metadata": body.metadata or {},
+        "parallel_tool_calls": chat.parallel_tool_calls is not False,
+        "previous_response_id": body.previous_response_id,
+        "reasoning": {"effort": reasoning and reasoning.effort, "summary": None},
+        "service_tier": "default",
+        "text": {"format": _exact(format), "verbosity": "medium"},
+        "tool_choice": body.tool_choice or "auto",
+        "tools": _exact(tools),
+        "top_logprobs": body.top_logprobs or 0,
+        "truncation": "disabled",
+        "user": body.user,
+    }
+
+
+def _echoed_tool(tool: dict[str, Any], functions: Mapping[str, Tool]) -> dict[str, Any]:
+    """The tool as repeated, with every field that strict clients expect."""
+    if tool.get("type", "function") != "function":
+        return tool
+    function = functions[tool["name"]]
+    return {
+        "name": function.name,
+        "description": function.description or "",
+        "parameters": function.parameters or NO_ARGUMENTS,
+        "type": "function",
+        "strict": function.strict,
+    }
+
+
+def _exact(value: Any) -> msgspec.Raw:
+    """A part of the response that keeps every digit of the request's numbers."""
+    return msgspec.Raw(exact_json.dumps(value).encode())
 
 
 @json_routes.post(

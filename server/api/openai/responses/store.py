@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from server.api.openai.responses.event_log import EventLog
 from server.errors import ApiError
 
 F = TypeVar("F")
+_SEAL = "ggserve:"
 
 
 class Stored(Protocol):
@@ -141,3 +143,17 @@ class ResponseStore(BoundedStore[StoredResponse], Generic[F]):
 def not_stored(id: str, param: str) -> ApiError:
     message = f"{param}: no response {id[:128]!r} is stored; it may have expired"
     return ApiError(404, message, param=param, code="response_not_found")
+
+
+def sealed(text: str) -> str:
+    """Reasoning as `encrypted_content`, for clients that send back nothing else of it. It is not a secret."""
+    return _SEAL + base64.b64encode(text.encode()).decode()
+
+
+def unsealed(text: str) -> str | None:
+    if not text.startswith(_SEAL):
+        return None
+    try:
+        return base64.b64decode(text.removeprefix(_SEAL), validate=True).decode()
+    except ValueError:
+        return None

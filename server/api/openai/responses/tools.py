@@ -1,17 +1,34 @@
-"""`tools` and `tool_choice` of a Responses request: each of the client's tools becomes a function."""
+"""`tools` and `tool_choice` of a Responses request, and the tool calls in its input.
+
+Each of the client's tools becomes a function, and so does each call.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.api.common.requests.parser import Fields, choice_by_mode, objects
-from server.api.openai.responses.calls import FUNCTIONS, CallForm, flat_name
+from server.api.common.requests.parser import Fields, choice_by_mode, json_text, objects
 from server.api.openai.responses.schema import ResponseInput
 from server.chat.request import Tool, ToolChoice
-from server.errors import unsupported
+from server.errors import missing, unsupported
 from server.generation.request_context import RequestContext
 
+Item = dict[str, Any]
+# The types of calls: the prefix of their ids, and the type of their outputs.
+PREFIXES = {
+    "function_call": "fc_",
+    "custom_tool_call": "ctc_",
+    "local_shell_call": "lsh_",
+    "shell_call": "sh_",
+    "apply_patch_call": "apc_",
+}
+OUTPUTS = {f"{kind}_output": kind for kind in PREFIXES}
+# Tools that are their client's own, although the API defines them: what is in the field of their calls.
+FUNCTIONS = {"local_shell_call": "local_shell", "shell_call": "shell", "apply_patch_call": "apply_patch"}
+_BODIES = {"local_shell_call": "action", "shell_call": "action", "apply_patch_call": "operation"}
+_CALL = frozenset({"type", "id", "status", "call_id"})
+_IDLE_OF_CALLS = frozenset({"parsed_arguments", "created_by", "caller", "environment"})
 _TOOL = frozenset({"type", "name", "description", "parameters", "strict"})
 _IDLE = frozenset({"allowed_callers", "defer_loading"})
 # Items of tools that the official API runs, in conversations that began there.
@@ -74,20 +91,26 @@ _DEFINED: dict[str, tuple[str, dict[str, Any], list[str]]] = {
 _CALLS = {name: kind for kind, name in FUNCTIONS.items()}
 
 
+@dataclass(frozen=True)
+class CallForm:
+    """How calls of a function that the model sees are shown: the item's type, the client's name for it."""
+
+    kind: str
+    name: str
+    namespace: str | None = None
+
+
 @dataclass
 class RequestTools:
-    """The functions that the model sees, and how calls of each are shown to the client."""
+    """The functions that the model sees, how calls of each are shown to the client, and which are called."""
 
     tools: list[Tool] = field(default_factory=list)
     forms: dict[str, CallForm] = field(default_factory=dict)
+    choice: ToolChoice = field(default_factory=ToolChoice)
 
     def add(self, tool: Tool, form: CallForm) -> None:
         self.tools.append(tool)
         self.forms.setdefault(tool.name, form)
-
-    def form(self, name: str) -> CallForm:
-        """The form of a call. Without a constraint, a model may call a function that does not exist."""
-        return self.forms.get(name) or CallForm("function_call", name)
 
 
 def read_tools(body: ResponseInput, context: RequestContext) -> RequestTools:
@@ -102,6 +125,7 @@ def read_tools(body: ResponseInput, context: RequestContext) -> RequestTools:
                 _read(inner, inner.one_of("type", ("function", "custom")), namespace, request_tools)
         else:
             _read(tool, kind, None, request_tools)
+    request_tools.choice = _read_choice(body, context)
     return request_tools
 
 
@@ -151,7 +175,7 @@ def _custom(tool: Fields, name: str) -> Tool:
     return Tool(name, description, parameters, None, tool.path)
 
 
-def read_choice(body: ResponseInput, context: RequestContext) -> ToolChoice:
+def _read_choice(body: ResponseInput, context: RequestContext) -> ToolChoice:
     """Which tools may be called."""
     choice = body.tool_choice
     if choice is None or isinstance(choice, str):
@@ -180,3 +204,51 @@ def _choice_names(fields: Fields, allowed: bool = False) -> list[str]:
         fields.context.warn(f"{fields.path} has no effect: tools of type {kind!r} are not run by this server")
         return []
     raise unsupported(fields.at("type"), f"the type {kind[:64]!r} is not supported; name a function")
+
+
+def flat_name(namespace: str | None, name: str) -> str:
+    """The name under which the model sees a function in a namespace."""
+    if not namespace:
+        return name
+    return namespace + name if namespace.endswith("__") else f"{namespace}__{name}"
+
+
+def read_call(kind: str, fields: Fields) -> Item:
+    """The fields of a call in a request's input, other than `id` and `type`."""
+    item: Item = {"call_id": fields.text("call_id")}
+    if kind in FUNCTIONS:
+        body = _BODIES[kind]
+        fields.only(_CALL | {body}, _IDLE_OF_CALLS)
+        return {**item, body: fields.object(body), "status": "completed"}
+    text = "arguments" if kind == "function_call" else "input"
+    fields.only(_CALL | {"name", "namespace", text}, _IDLE_OF_CALLS)
+    item |= {"name": fields.text("name"), text: fields.text(text), "status": "completed"}
+    if namespace := fields.text_or("namespace", ""):
+        item["namespace"] = namespace
+    return item
+
+
+def as_function(item: Item) -> dict[str, str]:
+    """The name and arguments of a call as a function call."""
+    kind = item["type"]
+    if kind == "function_call":
+        arguments = item["arguments"]
+    elif kind == "custom_tool_call":
+        arguments = json_text({"input": item["input"]}, "input")
+    else:
+        arguments = json_text(item[_BODIES[kind]], "input")
+    name = FUNCTIONS.get(kind) or flat_name(item.get("namespace"), item["name"])
+    return {"name": name, "arguments": arguments}
+
+
+def output_text(kind: str, fields: Fields) -> str | None:
+    """The text of an output whose form has its own fields; None if it has the form of a function output."""
+    if kind == "shell_call_output":
+        fields.only(_CALL | {"output", "max_output_length"}, _IDLE_OF_CALLS)
+        if fields.get("output") is None:
+            raise missing(fields.at("output"))
+        return json_text([part.value for part in fields.objects("output")], fields.at("output"))
+    if kind == "apply_patch_call_output":
+        fields.only(_CALL | {"output"}, _IDLE_OF_CALLS)
+        return fields.text_or("output", fields.text_or("status", "completed"))
+    return None
