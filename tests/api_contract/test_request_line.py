@@ -150,7 +150,7 @@ CASES = {
 CALL = '{"tool_calls": [{"name": "get_weather", "arguments": {"city": "Rome"}}]}'
 
 
-async def run_line(app: Any, case: str, *, stream: bool) -> Line:
+async def run_line(app: Any, case: str, **fields: Any) -> Line:
     """The line of a request, which is not the first of its kind."""
     path, route, body = CASES[case]
     line = Line()
@@ -158,12 +158,12 @@ async def run_line(app: Any, case: str, *, stream: bool) -> Line:
         async with client(app) as http:
             for model in app.state.ggserve.registry.models.values():
                 await until(lambda model=model: model.engine is not None and model.engine.state == "ready")
-            first = await http.post(path, json=body)  # what is worked out once per model is not the request's
-            assert first.status_code == 200, first.text
+            first = await http.post(path, json={**body, **fields, "stream": False})
+            assert first.status_code == 200, first.text  # what is done once per model is not the request's
             await until(lambda: all("app" in vars(each) for each in ROUTES))  # nor is this
             line.route = route
             with traced(line.trace):
-                response = await http.post(path, json={**body, "stream": stream})
+                response = await http.post(path, json={**body, **fields})
     assert response.status_code == 200, response.text
     assert line.files()[0].endswith("routes.py")
     return line
@@ -186,6 +186,6 @@ async def test_a_chat_passes_few_files_in_all(case, most):
     """Through the real client to an engine process, chat/ and worker/ from the inside."""
     worker = make_client(load_tokenizer=lambda path: tokenizer())
     app = create_app(settings(parallel=PARALLEL), ModelRegistry.of({"fake": worker}))
-    files = (await run_line(app, case, stream=True)).all_files()
+    files = (await run_line(app, case, stream=True, max_tokens=4)).all_files()
     assert {"chat/prompt.py", "worker/client.py", "worker/supervision/child.py"} <= set(files)
     assert len(files) <= most, f"{len(files)} files:\n" + "\n".join(files)
