@@ -13,6 +13,9 @@ from engine.cache.window_rows import HeldRows
 from engine.config import n_shifted, shift_size
 from engine.types import AdapterScales
 
+# Tokens that a checkpoint at a boundary must save: that of a recurrent state costs a step of its own.
+WORTH_KEEPING = 16
+
 
 class CachedSequence:
     """Tokens, of which the first `n_past` are computed, and the cells that hold those.
@@ -25,12 +28,14 @@ class CachedSequence:
     salt: it shares prefixes with sequences of the same salt only.
     slot: of the recurrent state after `n_past` tokens, in a model with recurrent layers. rows: those that it
     holds in layers with a window. stops: lengths at which a checkpoint is to be made, besides those that
-    `publish` chooses.
+    `publish` chooses. boundaries: lengths from which other sequences are likely to go on; those that `attach`
+    leaves to compute become stops, but for those close to another.
     """
 
     __slots__ = (
         "_n_checkpoint",
         "adapters",
+        "boundaries",
         "cells",
         "miss",
         "n_past",
@@ -71,6 +76,7 @@ class CachedSequence:
         self.slot = NO_SLOT
         self.rows = HeldRows(pool.windows)
         self.stops: set[int] = set()
+        self.boundaries: Sequence[int] = ()
         self._n_checkpoint = 0  # the length at the last checkpoint
 
     @property
@@ -104,6 +110,7 @@ class CachedSequence:
         What is left is to be computed again at its new places, which is right for every architecture.
         """
         self.release()
+        self.boundaries = ()
         n = n_shifted(n_tokens, n_keep, n_ctx, n_discard)
         n_keep, _ = shift_size(n_keep, n_ctx, n_discard)
         del self.tokens[n_keep : n_keep + n]
@@ -127,6 +134,11 @@ class CachedSequence:
                 self.pool.windows.save(self.node, self.rows.held(self.cells))  # others may want it, too
             if match.n < match.n_known:
                 self.stops.add(match.n_known)  # where sequences part: the next one can go on from there
+        last = self.n_past
+        for boundary in sorted(self.boundaries):
+            if boundary >= last + WORTH_KEEPING:
+                self.stops.add(boundary)
+                last = boundary
         if self.pool.states is not None:
             try:
                 self.slot = self.pool.states.take(self.node)

@@ -66,6 +66,7 @@ class DraftedSequence(CachedSequence):
         shared = prefix if owner.prefix is not None else None
         super().__init__(pool, shared, original_context_length=context, salt=owner.salt)
         self.owner, self.n_dropped, self.n_known = owner, owner.n_dropped, len(owner.tokens)
+        self.boundaries = owner.boundaries
         self.guesses: list[tuple[int, int]] = []
         self.chance = FIRST_CHANCE
         self._weight, self.is_foreign = FIRST_WEIGHT, False

@@ -23,9 +23,6 @@ from engine.constraint.guide import OutputGuide
 from engine.errors import ConfigError, ContextOverflowError
 from engine.types import FinishReason, InferenceParameters, Request, Timings, Token
 
-# Tokens that a checkpoint at a boundary must save: that of a recurrent state costs a step of its own.
-WORTH_KEEPING = 16
-
 
 class TokenSampler(Protocol):
     """`engine.sampling.sampler.Sampler`, or a fake in tests."""
@@ -126,6 +123,7 @@ class ScheduledSequence(CachedSequence):
             salt=request.cache_salt,
         )
         self.tokens.extend(request.generated)
+        self.boundaries = request.boundaries
         params = request.params
         self.request = request
         self.id = request.id
@@ -155,16 +153,6 @@ class ScheduledSequence(CachedSequence):
         self.started_at: float | None = None
         self.first_token_at: float | None = None
         self.refit()
-
-    def attach(self, limit: int | None = None) -> int:
-        """Also make checkpoints at the boundaries of the prompt that are to be computed."""
-        n = last = super().attach(limit)
-        if self.pool.has_checkpoints and not self.n_dropped:
-            for boundary in sorted(self.request.boundaries):
-                if boundary >= last + WORTH_KEEPING:
-                    self.stops.add(boundary)
-                    last = boundary
-        return n
 
     @property
     def n_chunked(self) -> int:

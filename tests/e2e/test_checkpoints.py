@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -23,9 +24,21 @@ QUESTIONS = [
 ANSWER = {"n_predict": 200, "temperature": 0, "ignore_eos": True, "return_tokens": True}
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    path = hybrid_model(tmp_path_factory.mktemp("hybrid") / "model.gguf", 1024)
+def model(kind: str, folder: Path) -> Path:
+    """A hybrid, or a model with windows of 32."""
+    path = folder / "model.gguf"
+    if kind == "hybrid":
+        return hybrid_model(path, 2048)
+    windows = TinyModel.read(golden("gemma3").path)
+    windows.set("context_length", 2048)
+    return windows.write(path)
+
+
+@pytest.fixture(scope="module", params=["hybrid", "windows"])
+def server(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ServerProcess]:
+    path = model(request.param, tmp_path_factory.mktemp(request.param))
     with ServerProcess("--model", str(path), "--threads", "1", "--parallel", "2") as process:
         yield process
         assert process.end() == 0
@@ -45,13 +58,7 @@ def reasoning(
 ) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "template.jinja").write_text(TEMPLATE)
-    path = folder / "model.gguf"
-    if request.param == "hybrid":
-        hybrid_model(path, 2048)
-    else:
-        windows = TinyModel.read(golden("gemma3").path)
-        windows.set("context_length", 2048)
-        windows.write(path)
+    path = model(request.param, folder)
     options = ("--threads", "1", "--parallel", "2", "--chat-template", str(folder / "template.jinja"))
     with ServerProcess("--model", str(path), *options, "--checkpoint-interval", "4096") as process:
         yield process

@@ -107,3 +107,17 @@ def test_refit_recomputes_a_sequence_that_outgrew_its_rotary_factors(
     assert (sequence.n_past, len(sequence.cells)) == (0, 0)
     assert sequence.attach() == 0  # what was computed with the short factors is no prefix of it
     assert sequence.uses_long_rope
+
+
+def test_boundaries_far_enough_from_what_is_known_and_from_each_other_become_stops(
+    pool: CellPool, prefix: PrefixCache
+) -> None:
+    computed(pool, prefix, list(range(10))).release()
+    sequence = CachedSequence(pool, prefix, range(60))
+    sequence.boundaries = [50, 25, 26, 41]
+    assert sequence.attach() == 10
+    assert sequence.stops == {26, 50}
+    sequence.release()
+    sequence.shift(60, 50, 4, 0)  # they were lengths of the whole text
+    sequence.attach()
+    assert sequence.stops == set()

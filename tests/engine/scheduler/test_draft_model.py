@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from array import array
 from typing import Any
 
 import pytest
@@ -242,6 +243,16 @@ def test_a_prompt_is_computed_only_where_the_rest_of_the_text_can_save_that(
     scheduler.submit(drafting("a", [1, 2, 3, 4] * 30))  # 30 tokens follow, each in 10 ms
     drain(scheduler, drafter, runner)
     assert (scheduler.stats().draft_tokens > 0) == drafts
+
+
+def test_the_draft_model_makes_checkpoints_where_the_target_does() -> None:
+    windows = WindowRows(200, 8, 256, 512, slack=2)
+    scheduler, _ = make_scheduler()
+    drafter, runner = draft_by_model(scheduler, random.Random(1), windows=windows)
+    prompt = [1 + i % 4 for i in range(50)]
+    scheduler.submit(drafting("a", prompt, boundaries=[20]))
+    drain(scheduler, drafter, runner)
+    assert drafter._prefix.match(array("i", [*prompt[:20], 9, 9])).n == 20
 
 
 def test_a_window_goes_back_behind_a_wrong_draft_without_computing_it_again() -> None:
