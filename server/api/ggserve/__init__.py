@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from server.api.common.api import Api
-from server.api.ggserve import health, metrics, page, requests
-from server.api.ggserve.plan import routes as plan
+from server.api.ggserve import health, metrics, page, plan, requests
 
 API = Api(routers=(health.router, metrics.router, requests.router, plan.router, page.router))

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 from server.api.common.api import Api
-from server.api.llama_server import embeddings, lora, props
+from server.api.llama_server import embeddings, lora, models, props, rerank, slots, tokenize
 from server.api.llama_server.completion import routes as completion
-from server.api.llama_server.models import routes as models
-from server.api.llama_server.rerank import routes as rerank
-from server.api.llama_server.slots import routes as slots
-from server.api.llama_server.tokenize import routes as tokenize
 
 API = Api(
     routers=(

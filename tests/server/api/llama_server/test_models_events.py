@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from server.api.llama_server.models import events
-from server.api.llama_server.models.events import model_events
+from server.api.llama_server import models as routes
+from server.api.llama_server.models import model_events
 from server.registry.served_model import ServedModel
 from support.fakes.registry import Models
 
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio
 
 
 async def test_changes_are_reported_once(monkeypatch):
-    monkeypatch.setattr(events, "PROGRESS_S", 0.001)
+    monkeypatch.setattr(routes, "PROGRESS_S", 0.001)
     models = Models("ab")
     changes = model_events(models.registry)
     assert await anext(changes) is None
@@ -31,7 +31,7 @@ async def test_changes_are_reported_once(monkeypatch):
 
 
 async def test_events_of_some_models_leave_out_others(monkeypatch):
-    monkeypatch.setattr(events, "PROGRESS_S", 0.001)
+    monkeypatch.setattr(routes, "PROGRESS_S", 0.001)
     models = Models("ab")
     changes = model_events(models.registry, ["b"])
     await models.use("a")

@@ -12,7 +12,7 @@ from fastapi import Path as Place
 
 from engine.tasks.types import EraseSlot, RestoreSlot, SaveSlot
 from server.api.common.requests.parser import check_fields
-from server.api.llama_server.slots.schema import SlotReply, SlotRequest
+from server.api.common.schema import Reply, Schema, field, required
 from server.dependencies import ContextDep
 from server.errors import NotSupported, bad_request, missing, wrong
 from server.generation.tasks import run_task
@@ -20,6 +20,31 @@ from server.http.json_reply import json_reply
 from server.http.json_route import JsonRequest, check_content_type
 from server.http.route import Route
 from server.http.sse import within_limits
+
+
+class SlotRequest(Schema):
+    filename: str | None = field(
+        "save, restore: a file in the folder of --slot-save-path; letters, digits, dots, - and _", "chat.bin"
+    )
+    model: str | None = field("optional if only one model is served", "stories", max_length=512)
+
+
+class SlotTimings(Reply):
+    save_ms: float | None = field("duration of a save", 49.9)
+    restore_ms: float | None = field("duration of a restore", 42.9)
+
+
+class SlotReply(Reply):
+    id_slot: int = required("the slot", 0)
+    filename: str | None = field("the file", "chat.bin")
+    n_saved: int | None = field("number of tokens whose cells were written", 84)
+    n_written: int | None = field("size of the file in bytes", 2101456)
+    n_restored: int | None = field("number of tokens whose cells were read", 84)
+    n_read: int | None = field("size of the file in bytes", 2101456)
+    n_erased: int | None = field("number of tokens that no other sequence in the cache shared", 84)
+    timings: SlotTimings | None = field("timings", {"save_ms": 49.9})
+    warnings: list[str] | None = field("request fields that had no effect", ["foo has no effect"])
+
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,199}")
 

@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 
 from engine.config import KV_TYPES
-from server.api.ggserve.plan.schema import KvType
+from server.api.ggserve.plan import KvType
 from server.models.bundled import bundled_model
 from support.api.http import client, error_of
 from support.fakes.engine import make_app

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from contextlib import aclosing
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Request, Response
+from pydantic import Field
 
 from server.api.common.replies.errors import error_body
 from server.api.common.replies.model_status import model_status
 from server.api.common.requests.parser import check_fields
-from server.api.llama_server.models.events import model_events, status_event
-from server.api.llama_server.models.schema import LoadModelRequest, ModelChangedReply, ModelNameRequest
+from server.api.common.schema import Reply, Schema, field, required
 from server.dependencies import ContextDep, StateDep
 from server.errors import ApiError, bad_request
 from server.generation.request_context import RequestContext, load_error
@@ -21,9 +21,66 @@ from server.http.json_reply import json_reply
 from server.http.json_route import json_router
 from server.http.route import Route
 from server.http.sse import event, event_stream, while_connected
+from server.registry.registry import ModelRegistry
 from server.registry.served_model import ModelState, ServedModel
 from server.state import State
 from server.worker.errors import LoadFailed
+
+
+class ModelNameRequest(Schema):
+    model: Annotated[str, Field(min_length=1, max_length=512)] = required("one of /v1/models", "stories")
+
+
+class LoadModelRequest(ModelNameRequest):
+    stream: bool | None = field("report progress in server-sent events", False)
+    reload: bool | None = field(
+        "load the current file even if the model is loaded; the old engine finishes its requests",
+        True,
+    )
+
+
+class ModelChangedReply(Reply):
+    success: bool = required("always true", True)
+    model: str = required("the model's name", "stories")
+    state: str = required("as in /v1/models", "ready")
+
+
+PROGRESS_S = 0.2  # between two looks at a model that is being loaded
+
+
+async def model_events(
+    registry: ModelRegistry, names: Collection[str] | None = None
+) -> AsyncGenerator[dict[str, Any] | None, None]:
+    """State changes from now on, of these models or of all.
+
+    Yields None from time to time if nothing changes.
+    """
+    before = _statuses(registry, names)
+    while True:
+        await registry.changes.wait(PROGRESS_S)
+        now = _statuses(registry, names)
+        for name in before.keys() - now.keys():
+            yield {"model": name, "event": "model_remove"}
+        if now.keys() - before.keys():
+            yield {"model": "*", "event": "models_reload"}
+        for name, status in now.items():
+            if status != before.get(name):
+                yield status_event(name, status)
+        if now == before:
+            yield None
+        before = now
+
+
+def status_event(name: str, status: dict[str, Any]) -> dict[str, Any]:
+    data = {"status": status["value"], **{key: status[key] for key in status if key != "value"}}
+    return {"model": name, "event": "model_status", "data": data}
+
+
+def _statuses(registry: ModelRegistry, names: Collection[str] | None) -> dict[str, dict[str, Any]]:
+    return {
+        name: model_status(model) for name, model in registry.models.items() if names is None or name in names
+    }
+
 
 router, with_body = APIRouter(route_class=Route), json_router()
 _REPLY: dict[int | str, dict[str, Any]] = {200: {"model": ModelChangedReply}}

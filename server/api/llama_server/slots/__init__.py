@@ -1,1 +1,0 @@
-"""GET and POST /slots."""
