@@ -34,6 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile(QUICK if is_quick(config) else FULL)
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """One more than cores in a quick run, many of whose tests wait; whole runs keep the cores busy themselves."""
+    return (os.cpu_count() or 1) + 1 if is_quick(config) else None
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """A quick run neither imports the clients and the fuzzer of whole runs nor downloads real models."""
     return True if is_quick(config) and collection_path in (*WHOLE_RUNS, BROWSER) else None

@@ -352,12 +352,12 @@ def test_without_disturbance_all_clients_and_priorities_are_served(seed: int) ->
     Script(seed, shared=True, calm=True, recurrent=seed % 4 == 1, windowed=seed % 4 == 3).run(50)
 
 
-@pytest.mark.parametrize("seed", every(10, range(2200, 2260)))
+@pytest.mark.parametrize("seed", every(20, range(2200, 2260)))
 def test_sequences_with_a_draft_model_start_and_end_at_random(seed: int) -> None:
     Script(seed, drafts=True, by_model=True, original_context_length=12 * (seed % 3 == 0)).run(60)
 
 
-@pytest.mark.parametrize("seed", every(10, range(2300, 2340)))
+@pytest.mark.parametrize("seed", every(20, range(2300, 2340)))
 def test_contexts_and_windows_of_a_draft_model_shift_at_random(seed: int) -> None:
     Script(seed, drafts=True, by_model=True, windowed=seed % 3 > 0, shifts=seed % 3 < 2).run(40)
 
