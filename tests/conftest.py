@@ -35,7 +35,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """One more than cores in a quick run, many of whose tests wait; whole runs keep the cores busy themselves."""
+    """One more than cores in a quick run, many of whose tests wait; whole runs keep the cores busy."""
     return (os.cpu_count() or 1) + 1 if is_quick(config) else None
 
 
