@@ -86,7 +86,8 @@ class Client:
         with self.request(COMPLETIONS, body) as (response, start):
             if response.status != 200:
                 return self.refused(response)
-            first = response.readline()
+            while (first := response.readline()).startswith((b":", b"\n")):
+                pass  # a comment: there is nothing to send yet
             self.log.count("stream", "first token", (time.monotonic() - start) * 1e3)
             self.require((first + response.read()).endswith(b"data: [DONE]\n\n"), "a stream without an end")
         return "200"

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
 
 import engine
 from bench import client, device, device_report, random_model, soak, structured, turns
+from support.fakes.engine import FakeEngine, make_app, serving
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -198,6 +201,16 @@ def test_a_short_soak_has_a_report_and_a_fault_fails_it(
     monkeypatch.setattr(soak, "growth", lambda rows: ["fds: more"])
     assert soak.main(options) == 1
     assert "fault: fds: more" in capsys.readouterr().out
+
+
+def test_the_time_to_the_first_token_is_not_that_to_a_comment() -> None:
+    app = make_app(FakeEngine(prefill_s=0.5), keep_alive_s=0.02)
+    log = soak.Log(time.monotonic())
+    with serving(app) as url:
+        assert soak.Client(urlsplit(url).port or 0, 1, 256, log).stream() == "200"
+    ((_, first_ms),) = log.latency
+    assert first_ms >= 500
+    assert not log.faults
 
 
 def test_turns_are_the_same_for_every_server() -> None:
