@@ -54,7 +54,7 @@ def ask() -> Iterator[Ask]:
 
 
 @pytest.mark.parametrize("route", POSTS, ids=str)
-def test_bodies_that_are_not_requests_are_refused(route: Route, ask: Ask) -> None:
+def test_body_that_is_not_a_request_is_refused(route: Route, ask: Ask) -> None:
     for content in NO_OBJECTS + NO_JSON:
         ask.forget()
         response = ask(route, content=content)
@@ -72,7 +72,7 @@ def test_bodies_that_are_not_requests_are_refused(route: Route, ask: Ask) -> Non
 
 
 @pytest.mark.parametrize("route", every(9, POSTS), ids=str)
-def test_unusual_valid_texts_are_accepted(route: Route, ask: Ask) -> None:
+def test_unusual_valid_text_is_accepted(route: Route, ask: Ask) -> None:
     """In every field that takes text, and as a field's name: an answer, or a refusal that names the field."""
     for field in route.all_fields():
         if "string" not in (kinds(field.schema) or {"string"}):
@@ -88,14 +88,14 @@ def test_unusual_valid_texts_are_accepted(route: Route, ask: Ask) -> None:
         json.loads(response.content.decode())
 
 
-def test_the_last_of_two_equal_keys_counts(ask: Ask) -> None:
+def test_body_with_duplicate_keys_uses_the_last_one(ask: Ask) -> None:
     ask.forget()
     response = ask(POSTS[0], content=b'{"prompt": 5, "prompt": "the last one counts"}')
     assert response.status_code == 200
     assert ask.engine.tokenizer.decode(ask.engine.seen[0].prompt[1:]).strip() == "the last one counts"
 
 
-def test_no_value_is_the_same_as_null(ask: Ask) -> None:
+def test_absent_field_is_the_same_as_null(ask: Ask) -> None:
     for route in POSTS:
         nothing = {name: None for name in route.fields if name not in route.body()}
         assert ask(route, {**nothing, **route.body()}).status_code == 200, str(route)
@@ -105,7 +105,7 @@ METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW")
 
 
 @pytest.mark.parametrize("path", document()["paths"])
-def test_other_methods(path: str, ask: Ask) -> None:
+def test_unsupported_method_gets_405_with_the_allowed_ones(path: str, ask: Ask) -> None:
     url = re.sub(r"{\w+}", "x", path)
     accepted = {
         method.upper()
@@ -121,7 +121,7 @@ def test_other_methods(path: str, ask: Ask) -> None:
 
 
 @pytest.mark.parametrize("route", POSTS, ids=str)
-def test_paths_that_are_almost_one(route: Route, ask: Ask) -> None:
+def test_path_with_other_spelling_is_not_found(route: Route, ask: Ask) -> None:
     path = route.url.partition("?")[0]
     for wrong in (
         f"{path}/",
@@ -152,7 +152,7 @@ def test_paths_that_are_almost_one(route: Route, ask: Ask) -> None:
         "/" + "a/" * 2000,
     ],
 )
-def test_paths_that_lead_nowhere(path: str, ask: Ask) -> None:
+def test_unknown_path_is_not_found(path: str, ask: Ask) -> None:
     response = ask.request("GET", httpx.URL("http://localhost", raw_path=path.encode()))
     refusal(response, path, 404)
     assert not LEAKS.search(response.text)

@@ -28,7 +28,7 @@ def names(error: dict[str, Any], field: Field) -> bool:
 
 
 @pytest.mark.parametrize("route", every(6, POSTS), ids=str)
-def test_a_value_of_another_type_is_refused_by_name(route: Route, ask: Ask) -> None:
+def test_value_of_a_wrong_type_is_refused_by_field_name(route: Route, ask: Ask) -> None:
     ask.forget()
     for field in route.all_fields():
         accepted = kinds(field.schema)
@@ -41,7 +41,7 @@ def test_a_value_of_another_type_is_refused_by_name(route: Route, ask: Ask) -> N
 
 
 @pytest.mark.parametrize("route", every(6, POSTS), ids=str)
-def test_numbers_at_their_limits(route: Route, ask: Ask) -> None:
+def test_number_at_its_limits_is_accepted_and_beyond_is_refused(route: Route, ask: Ask) -> None:
     """What is out of bounds is refused; what is not reaches the engine within the bounds of the engine."""
     ask.forget()
     for field in route.all_fields():

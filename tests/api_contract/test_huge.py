@@ -70,7 +70,9 @@ LONG = N_CTX * 64  # characters that can be as few tokens as a session holds
 
 
 @pytest.mark.parametrize("route", every(3, GENERATING), ids=str)
-def test_huge_values_cost_nothing(route: Route, ask: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huge_value_is_refused_before_it_costs_anything(
+    route: Route, ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Either refused by name, or taken for what it means; no text of that size is ever tokenised.
 
     A list is not validated to its end where every item is wrong.
@@ -113,7 +115,7 @@ def placements(route: Route, values: dict[str, Any]) -> Iterator[tuple[str, dict
 
 
 @pytest.mark.parametrize("route", every(3, GENERATING), ids=str)
-def test_counts_without_bounds_are_refused(route: Route, ask: Ask) -> None:
+def test_huge_count_is_refused(route: Route, ask: Ask) -> None:
     ask.forget()
     wrong: dict[str, Any] = dict.fromkeys(COUNTS, 2**31)
     wrong["logit_bias"] = {str(i): 1 for i in range(100_000)}
@@ -127,7 +129,7 @@ def test_counts_without_bounds_are_refused(route: Route, ask: Ask) -> None:
 
 @pytest.mark.parametrize("route", GENERATING, ids=str)
 @pytest.mark.parametrize("id", [2048, 2**31 - 1, 2**31, -1])
-def test_tokens_that_are_not_in_the_vocabulary(id: int, route: Route, ask: Ask) -> None:
+def test_token_id_outside_the_vocabulary_is_refused(id: int, route: Route, ask: Ask) -> None:
     ask.forget()
     wrong: dict[str, Any] = {"logit_bias": {str(id): 1}, "stop_token_ids": [id]}
     if "array" in (kinds(route.fields.get("logit_bias", {})) or ()):  # an object's keys may be texts there
@@ -138,7 +140,7 @@ def test_tokens_that_are_not_in_the_vocabulary(id: int, route: Route, ask: Ask) 
     assert ask.work == []
 
 
-def test_a_body_of_the_greatest_size() -> None:
+def test_body_of_the_maximum_size_is_read() -> None:
     """The bound is on bytes; below it parsing alone is paid for."""
     body = b'{"x": "' + b"a" * 99_900 + b'"}'
     with asking(max_body_bytes=100_000) as ask:
@@ -147,7 +149,7 @@ def test_a_body_of_the_greatest_size() -> None:
             refusal(ask(route, content=body + b" " * 100), route, 413)
 
 
-def test_large_texts_and_lists_on_the_way_to_tokens(ask: Ask) -> None:
+def test_large_text_is_tokenized_and_too_many_ids_are_refused(ask: Ask) -> None:
     by_path = {route.path: route for route in POSTS}
     counted = ask(by_path["/tokenize"], {"content": "a cat " * 20_000})
     assert len(counted.json()["tokens"]) >= 20_000

@@ -26,7 +26,7 @@ async def post(http: Any, route: str, body: str) -> Any:
     return response
 
 
-async def test_schemas() -> None:
+async def test_long_numbers_in_schemas_keep_their_digits() -> None:
     engine = FakeEngine()
     format = f'{{"type": "json_schema", "json_schema": {{"schema": {SCHEMA}}}}}'
     async with client(engine) as http:
@@ -42,7 +42,7 @@ async def test_schemas() -> None:
     assert LONG in echoed.text
 
 
-async def test_tools_and_calls_in_prompts() -> None:
+async def test_long_numbers_in_tools_and_calls_keep_their_digits() -> None:
     call = (
         f'{{"id": "a", "type": "function", "function": {{"name": "f", "arguments": {json.dumps(OBJECT)}}}}}'
     )
@@ -60,7 +60,7 @@ async def test_tools_and_calls_in_prompts() -> None:
             assert prompt.count(LONG) == 2
 
 
-async def test_calls_in_responses() -> None:
+async def test_long_numbers_in_generated_calls_keep_their_digits() -> None:
     reply = f'<tool_call>\n{{"name": "f", "arguments": {OBJECT}}}\n</tool_call>'
     body = f'{{"model": "stories", "max_tokens": 400, "messages": {json.dumps(user("x"))}, '
     async with client(app(answering(reply))) as http:
@@ -73,7 +73,7 @@ async def test_calls_in_responses() -> None:
             assert LONG in response.text
 
 
-async def test_sampling() -> None:
+async def test_long_sampling_numbers_keep_their_value_or_are_refused() -> None:
     engine = FakeEngine()
     async with client(engine) as http:
         body = (

@@ -25,7 +25,7 @@ def test_every_field_has_a_description_and_an_example(name, field):
 
 
 @pytest.mark.parametrize(("method", "path"), METHODS)
-def test_every_route_says_what_it_does_and_how_it_fails(method, path):
+def test_every_route_documents_its_purpose_and_errors(method, path):
     operation = DOCUMENT["paths"][path][method]
     assert operation["description"].strip()
     refused = operation["responses"]["400"]["content"]["application/json"]["schema"]
@@ -70,7 +70,7 @@ def strays(route: Route, answer: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("route", POSTS, ids=str)
-def test_examples_are_taken_and_answered_as_described(route: Route, ask: Ask) -> None:
+def test_examples_are_accepted_and_answered_as_described(route: Route, ask: Ask) -> None:
     for field in route.all_fields():
         if len(field.path) > 1 or field.top in ELSEWHERE:
             continue
@@ -83,7 +83,7 @@ def test_examples_are_taken_and_answered_as_described(route: Route, ask: Ask) ->
 
 
 @pytest.mark.parametrize("route", routes(), ids=lambda route: f"{route.method} {route.path}")
-def test_what_a_route_gives_without_a_body_is_described(route: Route, ask: Ask) -> None:
+def test_get_route_responds_as_described(route: Route, ask: Ask) -> None:
     for parameter in route.operation.get("parameters", ()):
         assert not parameter["required"] or parameter["in"] == "path" or example(parameter["schema"])
     if route.method == "GET" and "{" not in route.path:

@@ -31,7 +31,7 @@ async def test_every_chunk_with_text_has_timings_if_requested(path, body):
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("path", "body"), BODIES)
 @pytest.mark.parametrize("prefill_s", [0.0, 0.01])  # in one piece, in two
-async def test_progress_begins_with_what_was_cached_and_ends_with_the_whole_prompt(path, body, prefill_s):
+async def test_progress_starts_at_the_cached_tokens_and_ends_at_the_whole_prompt(path, body, prefill_s):
     engine = FakeEngine(cached_n=2, prefill_s=prefill_s)
     request_body = {**body, "return_progress": True, "timings_per_token": True}
     chunks = await stream(engine, path, request_body)
@@ -46,7 +46,7 @@ async def test_progress_begins_with_what_was_cached_and_ends_with_the_whole_prom
 
 
 @pytest.mark.asyncio
-async def test_progress_of_an_answer_that_is_not_streamed_is_not_reported():
+async def test_progress_without_stream_is_not_reported():
     async with client() as http:
         body = (await http.post(COMPLETIONS, json={"prompt": PROMPT, "return_progress": True})).json()
     assert body["choices"][0]["text"]
@@ -55,14 +55,14 @@ async def test_progress_of_an_answer_that_is_not_streamed_is_not_reported():
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("path", "body"), BODIES)
-async def test_the_fingerprint_is_the_same_in_all_answers_of_a_model(path, body):
+async def test_fingerprint_of_one_model_is_constant(path, body):
     chunks = await stream(FakeEngine(), path, body)
     async with client() as http:
         whole = (await http.post(path, json=body)).json()
     assert {chunk["system_fingerprint"] for chunk in chunks} == {whole["system_fingerprint"]}
 
 
-def test_the_fingerprint_changes_with_weights_and_devices_only():
+def test_fingerprint_changes_only_with_weights_and_devices():
     info = {"architecture": "llama", "n_params": 5, "placement": ["CPU"], "path": "/a", "plan": "1 GiB free"}
     same = {**info, "path": "/b", "plan": "2 GiB free"}
     assert fingerprint(info) == fingerprint(same)
@@ -73,7 +73,7 @@ def test_the_fingerprint_changes_with_weights_and_devices_only():
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("path", ["/chat/completions", "/models"])
-async def test_paths_without_v1(path):
+async def test_paths_without_v1_answer_alike(path):
     async with client(FakeEngine(ids("Hi"))) as http:
         if path == "/models":
             assert (await http.get(path)).json() == (await http.get(f"/v1{path}")).json()
@@ -84,7 +84,7 @@ async def test_paths_without_v1(path):
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("path", "body"), BODIES)
-async def test_verbose_tells_the_prompt_and_what_was_in_force(path, body):
+async def test_verbose_shows_the_prompt_and_the_effective_settings(path, body):
     engine = FakeEngine(ids(" Hi"))
     async with client(engine) as http:
         whole = (await http.post(path, json={**body, "verbose": True, "top_k": 5})).json()
@@ -104,7 +104,7 @@ async def test_verbose_tells_the_prompt_and_what_was_in_force(path, body):
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("path", ["/v1/chat/completions/input_tokens", "/chat/completions/input_tokens"])
-async def test_tokens_of_a_chat_can_be_counted_before(path):
+async def test_token_count_of_a_chat_matches_its_prompt(path):
     async with client() as http:
         counted = (await http.post(path, json={"messages": user(PROMPT), "user": "x"})).json()
         usage = (await http.post(CHAT, json={"messages": user(PROMPT)})).json()["usage"]
@@ -116,7 +116,7 @@ async def test_tokens_of_a_chat_can_be_counted_before(path):
 
 
 @pytest.mark.asyncio
-async def test_n_probs_asks_for_log_probabilities_too():
+async def test_n_probs_returns_log_probabilities():
     async with client(FakeEngine(ids(" Hi"))) as http:
         body = (await http.post(COMPLETIONS, json={"prompt": PROMPT, "n_probs": 2})).json()
         assert len(body["choices"][0]["logprobs"]["top_logprobs"][0]) == 2

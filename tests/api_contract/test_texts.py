@@ -48,7 +48,7 @@ def ask() -> Iterator[Ask]:
         yield asker
 
 
-def test_every_generating_route_is_here() -> None:
+def test_every_generating_route_has_a_wording() -> None:
     assert {wording.path for wording in WORDINGS} == {route.path for route in GENERATING}
 
 
@@ -66,7 +66,7 @@ def cut(text: str, stops: list[str]) -> str:
 
 
 @by_path
-def test_streamed_or_whole_a_text_is_the_same_and_ends_before_the_stop(wording: Wording, ask: Ask) -> None:
+def test_streamed_text_equals_the_whole_one_and_ends_before_the_stop(wording: Wording, ask: Ask) -> None:
     """Characters and stop strings are split over tokens in any way; neither comes out in part."""
 
     @examples(25)
@@ -94,7 +94,7 @@ def test_streamed_or_whole_a_text_is_the_same_and_ends_before_the_stop(wording: 
 
 @pytest.mark.exhaustive
 @by_path
-def test_streams_are_read_the_same_however_they_are_cut(wording: Wording, ask: Ask) -> None:
+def test_stream_split_anywhere_is_read_the_same(wording: Wording, ask: Ask) -> None:
     """By the decoder of the official clients, event streams by both."""
     import anthropic._streaming  # slow
     import openai._streaming

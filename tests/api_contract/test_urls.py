@@ -41,7 +41,7 @@ def parts(url: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("route", every(3, POSTS), ids=str)
-def test_what_a_field_names_is_not_fetched(
+def test_url_or_path_in_a_field_is_not_fetched(
     route: Route, ask: Ask, listener: socket.socket, tmp_path: Path
 ) -> None:
     file = tmp_path / "file"

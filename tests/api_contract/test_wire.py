@@ -82,7 +82,7 @@ GOOD = {
 
 
 @pytest.mark.parametrize("kind", GOOD)
-def test_what_is_sound(kind: str, base: str) -> None:
+def test_valid_request_is_answered(kind: str, base: str) -> None:
     assert statuses(talk(base, GOOD[kind])) == [200]
 
 
@@ -160,7 +160,7 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_what_is_refused(kind: str, base: str, engine: FakeEngine) -> None:
+def test_invalid_request_is_refused(kind: str, base: str, engine: FakeEngine) -> None:
     """In the shape of the API; what follows on the connection is not taken for another request."""
     data, status, code = BAD[kind]
     before = len(engine.seen)
@@ -173,7 +173,7 @@ def test_what_is_refused(kind: str, base: str, engine: FakeEngine) -> None:
     assert statuses(talk(base, SECOND)) == [200]
 
 
-def test_requests_one_after_the_other_on_a_connection(base: str, engine: FakeEngine) -> None:
+def test_consecutive_requests_on_a_connection_are_answered(base: str, engine: FakeEngine) -> None:
     """A body that was refused is read to its end, or the connection closed: never a part of it answered."""
     inside = b'{"prompt": ' + SECOND + b"}"
     for bad in (
@@ -186,6 +186,6 @@ def test_requests_one_after_the_other_on_a_connection(base: str, engine: FakeEng
     assert statuses(talk(base, GOOD["with a length"].replace(CLOSE, b"") + SECOND)) == [200, 200]
 
 
-def test_a_client_that_ends_before_its_body(base: str) -> None:
+def test_half_closed_client_with_an_incomplete_body_gets_nothing(base: str) -> None:
     assert talk(base, post(JSON, b"Content-Length: 50\r\n", body=b"{"), half_close=True) == b""
     assert talk(base, POST, half_close=True) in (b"",)

@@ -65,7 +65,7 @@ def wide_latents(path: Path) -> Path:
 
 @pytest.mark.parametrize("flash_attn", ["auto", "off"])
 @pytest.mark.parametrize("where", ["CPU", "CLBlast0"])
-def test_latents_are_in_the_plan(where: str, flash_attn: str, tmp_path: Path) -> None:
+def test_plan_includes_latents(where: str, flash_attn: str, tmp_path: Path) -> None:
     params = engine.ModelParameters(
         use_gpu=where != "CPU",
         devices=(where,),
@@ -84,7 +84,7 @@ def test_latents_are_in_the_plan(where: str, flash_attn: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
 @pytest.mark.parametrize("where", ["CPU", "CLBlast0"])
-def test_windows_and_their_masks_are_in_the_plan(where: str, flash_attn: str, tmp_path: Path) -> None:
+def test_plan_includes_windows_and_their_masks(where: str, flash_attn: str, tmp_path: Path) -> None:
     model = TinyModel.read(golden("gemma3").path)
     model.set("context_length", 4096)
     params = engine.ModelParameters(
@@ -107,7 +107,7 @@ def test_windows_and_their_masks_are_in_the_plan(where: str, flash_attn: str, tm
 @pytest.mark.parametrize("layers", [0, 2, "all"])
 @pytest.mark.parametrize("flash_attn", ["auto", "off"])
 @pytest.mark.parametrize("where", ["CPU", "CLBlast0", "RPC"])
-def test_the_plan_is_near_the_truth(
+def test_plan_is_close_to_the_allocated_memory(
     where: str, flash_attn: str, layers: Any, path: Path, request: pytest.FixtureRequest
 ) -> None:
     more: dict[str, Any] = {"use_gpu": where != "CPU"}

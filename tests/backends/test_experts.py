@@ -40,7 +40,9 @@ def test_answers_match_those_of_the_cpu(
 
 
 @pytest.mark.parametrize("where", ["CLBlast", "RPC"])
-def test_tensors_by_name(where: str, request: pytest.FixtureRequest) -> None:
+def test_tensors_selected_by_name_give_the_answers_of_the_cpu(
+    where: str, request: pytest.FixtureRequest
+) -> None:
     ref = golden("mixtral")
     parameters = params(where, request, tensor_overrides=((r"blk\.1\.(ffn_down_exps|attn_q)", "cpu"),))
     logits, tokens, _ = run(ref.path, ref, parameters, n_splits=None)
@@ -61,7 +63,7 @@ def test_a_tensor_of_a_layer_on_the_cpu_may_be_on_a_device(request: pytest.Fixtu
 
 
 @pytest.mark.parametrize("where", ["CLBlast", "RPC"])
-def test_the_plan_is_what_is_allocated(where: str, request: pytest.FixtureRequest) -> None:
+def test_plan_matches_the_allocated_memory(where: str, request: pytest.FixtureRequest) -> None:
     parameters = params(where, request, cpu_experts="all", use_mmap=False, max_batch_tokens=256)
     with engine.load(golden("mixtral").path, parameters) as model:
         buffers: dict[str, int] = {}

@@ -33,7 +33,7 @@ def compute(cache: Path, driver: str = "pthread") -> dict[str, tuple[int, bytes]
     return {path.name: (path.stat().st_mtime_ns, path.read_bytes()) for path in files}
 
 
-def test_programs_are_compiled_once_for_a_device(tmp_path: Path) -> None:
+def test_program_is_compiled_once_per_device(tmp_path: Path) -> None:
     first = compute(tmp_path)
     assert len(first) == 1
     (name,) = first

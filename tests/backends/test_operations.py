@@ -95,7 +95,7 @@ def test_operation_of_two_operands_matches_the_cpu(name: str, a: tuple[int, ...]
 
 
 @pytest.mark.parametrize("name", ["add", "mul", "div"])
-def test_two_operands_with_strides(name: str) -> None:
+def test_operation_of_two_strided_operands_matches_the_cpu(name: str) -> None:
     def build(ctx: Any, c: Calculator) -> Any:
         a = ctx.permute(c.input(numbers(6, 4, 5)), 0, 2, 1)  # [5, 6, 4]
         b = window(ctx, c.input(numbers(6, 9, seed=1, low=0.5)), (5, 6), at=3)
@@ -129,14 +129,14 @@ def test_operation_of_one_operand_matches_the_cpu(name: str, shape: tuple[int, .
 
 
 @pytest.mark.parametrize("name", [name for name in ONE if name not in ("scale", "softmax", "gelu_of_parts")])
-def test_one_operand_whose_rows_lie_apart(name: str) -> None:
+def test_operation_of_one_strided_operand_matches_the_cpu(name: str) -> None:
     function, tolerance = ONE[name]
     same(lambda ctx, c: function(ctx, window(ctx, c.input(numbers(5, 100)), (33, 5), at=17)), tolerance)
 
 
 @pytest.mark.parametrize("name", ["silu", "gelu", "gelu_erf", "relu", "swiglu_oai"])
 @pytest.mark.parametrize("halves", [False, True])
-def test_gated_matches_the_cpu(name: str, halves: bool) -> None:
+def test_gated_activation_matches_the_cpu(name: str, halves: bool) -> None:
     def build(ctx: Any, c: Calculator) -> Any:
         if not halves:
             return ctx.gated(name, c.input(numbers(4, 65)), c.input(numbers(4, 65, seed=1)))
@@ -200,7 +200,9 @@ def test_mul_mat_matches_the_cpu(type: str, columns: int) -> None:
 @pytest.mark.parametrize("type", ["F32", "F16", "Q4_0", "Q6_K"])
 @pytest.mark.parametrize("columns", [1, 12])
 @pytest.mark.parametrize(("w", "x"), [((2,), (6,)), ((1,), (4,)), ((3, 2), (3, 4)), ((1, 2), (2, 2))])
-def test_products_by_head(type: str, columns: int, w: tuple[int, ...], x: tuple[int, ...]) -> None:
+def test_product_by_head_matches_the_cpu(
+    type: str, columns: int, w: tuple[int, ...], x: tuple[int, ...]
+) -> None:
     same(
         lambda ctx, c: ctx.mul_mat(
             c.weights(numbers(*w, 33, 256), type), c.input(numbers(*x, columns, 256, seed=1))
@@ -211,7 +213,7 @@ def test_products_by_head(type: str, columns: int, w: tuple[int, ...], x: tuple[
 
 @pytest.mark.parametrize("type", ["F32", "F16", "BF16"])
 @pytest.mark.parametrize(("k", "m", "columns"), [(1, 1, 1), (5, 3, 2), (33, 50, 20), (100, 7, 1)])
-def test_products_of_odd_lengths(type: str, k: int, m: int, columns: int) -> None:
+def test_product_of_odd_lengths_matches_the_cpu(type: str, k: int, m: int, columns: int) -> None:
     same(
         lambda ctx, c: ctx.mul_mat(c.weights(numbers(m, k), type), c.input(numbers(columns, k, seed=1))), 1e-5
     )
@@ -219,7 +221,7 @@ def test_products_of_odd_lengths(type: str, k: int, m: int, columns: int) -> Non
 
 @pytest.mark.parametrize("type", ["F32", "F16"])
 @pytest.mark.parametrize("columns", [1, 30])
-def test_products_of_permuted_heads(type: str, columns: int) -> None:
+def test_product_of_permuted_heads_matches_the_cpu(type: str, columns: int) -> None:
     def build(ctx: Any, c: Calculator) -> Any:
         k = ctx.permute(c.weights(numbers(50, 2, 64), type), 0, 2, 1)  # cache rows [64, 2, 50] by heads
         q = ctx.permute(c.input(numbers(columns, 6, 64, seed=1)), 0, 2, 1)
@@ -229,7 +231,7 @@ def test_products_of_permuted_heads(type: str, columns: int) -> None:
 
 
 @pytest.mark.parametrize("columns", [3, 20])
-def test_products_with_rows_that_lie_apart(columns: int) -> None:
+def test_product_of_strided_rows_matches_the_cpu(columns: int) -> None:
     def build(ctx: Any, c: Calculator) -> Any:
         x = window(ctx, c.input(numbers(columns, 700)), (512, columns), at=64)
         return ctx.mul_mat(c.weights(numbers(40, 512, seed=1), "Q4_K"), x)
@@ -240,20 +242,20 @@ def test_products_with_rows_that_lie_apart(columns: int) -> None:
 @pytest.mark.parametrize("type", ["F32", "F16", "Q4_0", "Q8_0", "Q4_K"])
 @pytest.mark.parametrize("shared", [False, True], ids=["x by expert", "one x"])
 @pytest.mark.parametrize("rows", [1, 17])
-def test_products_of_experts(type: str, shared: bool, rows: int) -> None:
+def test_product_of_experts_matches_the_cpu(type: str, shared: bool, rows: int) -> None:
     ids = np.stack([np.random.default_rng(i).permutation(6)[:3] for i in range(rows)]).astype(np.int32)
     x = numbers(rows, 1 if shared else 3, 256, seed=1)
     w = numbers(6, 40, 256)
     same(lambda ctx, c: ctx.mul_mat_id(c.weights(w, type), c.input(x), c.input(ids)), 1e-5)
 
 
-def test_biases_of_experts() -> None:
+def test_biases_of_experts_match_the_cpu() -> None:
     ids = np.array([[5, 1, 0], [2, 2, 3]], np.int32)
     same(lambda ctx, c: ctx.add_id(c.input(numbers(2, 3, 50)), c.input(numbers(6, 50, seed=1)), c.input(ids)))
 
 
 @pytest.mark.parametrize(("rows", "n", "k"), [(1, 1, 1), (5, 8, 2), (3, 60, 60), (2, 1000, 4)])
-def test_top_k_gives_the_largest(rows: int, n: int, k: int) -> None:
+def test_top_k_returns_the_largest(rows: int, n: int, k: int) -> None:
     got = same(lambda ctx, c: ctx.cont(ctx.top_k(c.input(numbers(rows, n)), k)))
     assert np.array_equal(got, np.argsort(-numbers(rows, n), axis=1)[:, :k].squeeze())
 
@@ -300,7 +302,7 @@ def test_copy_that_flattens_is_exact() -> None:
 
 
 @pytest.mark.parametrize("strided", [False, True])
-def test_side_by_side(strided: bool) -> None:
+def test_concatenation_matches_the_cpu(strided: bool) -> None:
     def build(ctx: Any, c: Calculator) -> Any:
         a, b = c.input(numbers(5, 3, 40)), c.input(numbers(5, 3, 24, seed=1))
         if strided:  # as the halves of Q in attention on latents
@@ -310,7 +312,7 @@ def test_side_by_side(strided: bool) -> None:
     assert same(build, 0).shape == (5, 3, 57 if strided else 64)
 
 
-def test_rows_of_groups() -> None:
+def test_rows_of_groups_match_the_cpu() -> None:
     """The best groups of each row, kept as they are, beside nothing, as when experts are chosen in groups."""
 
     def build(ctx: Any, c: Calculator) -> Any:
@@ -322,7 +324,7 @@ def test_rows_of_groups() -> None:
     same(build, 0)
 
 
-def test_each_row_times_each_of_its_weights() -> None:
+def test_rows_times_their_weights_match_the_cpu() -> None:
     """As where weights scale what experts read."""
     same(lambda ctx, c: ctx.mul_mat(c.input(numbers(5, 33, 1)), c.input(numbers(5, 3, 1, seed=1))))
 

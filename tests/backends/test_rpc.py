@@ -26,11 +26,11 @@ from support.waiting import wait_until
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_worker_ends_in_order(make_worker: Callable[..., Any]) -> None:
+def test_worker_on_a_signal_exits_cleanly(make_worker: Callable[..., Any]) -> None:
     assert make_worker("--device", "CPU").stop() == 0
 
 
-def test_a_missing_feature_of_a_device_ends_its_worker_with_a_line(
+def test_worker_whose_device_lacks_a_feature_exits_with_one_line(
     make_worker: Callable[..., Any], tmp_path: Path
 ) -> None:
     """CLBlast has flash attention for heads of whole sixteens; these are eights."""
@@ -64,7 +64,7 @@ def stream(url: str, body: dict[str, Any]) -> Iterator[str]:
                 yield from (choice["text"] for choice in event["choices"])
 
 
-def test_a_lost_worker_is_not_an_outage(make_worker: Callable[..., Any], tmp_path: Path) -> None:
+def test_lost_worker_does_not_end_the_server(make_worker: Callable[..., Any], tmp_path: Path) -> None:
     """The engine ends with its worker; the server lives on, says so, and resumes when the worker is back."""
     first = make_worker("--device", "CPU")
     port = first.address.split(":")[1]
@@ -150,7 +150,7 @@ class Relay:
 
 
 @pytest.mark.parametrize("mode", ["garbage", "silence"])
-def test_a_worker_that_answers_nonsense_or_nothing_is_not_an_outage(
+def test_worker_that_answers_nonsense_or_nothing_does_not_end_the_server(
     mode: str, make_worker: Callable[..., Any], tmp_path: Path
 ) -> None:
     """The engine ends or is ended; the server lives on, and resumes when the worker is one again."""

@@ -40,7 +40,7 @@ TYPES = ["F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", 
 @pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("where", ["CLBlast", "RPC"])
 @pytest.mark.parametrize("name", SEVEN)
-def test_f32(
+def test_f32_weights_give_the_answers_of_the_cpu(
     name: str, where: str, layers: Any, request: pytest.FixtureRequest, same_greedy: GreedyComparison
 ) -> None:
     ref = golden(name)
@@ -53,7 +53,7 @@ def test_f32(
 
 @pytest.mark.parametrize("where", ["CLBlast", "RPC-CLBlast"])
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in SEVEN])
-def test_every_other_model(
+def test_other_models_give_the_answers_of_the_cpu(
     name: str, where: str, request: pytest.FixtureRequest, same_greedy: GreedyComparison
 ) -> None:
     ref = golden(name)
@@ -65,7 +65,9 @@ def test_every_other_model(
 
 @pytest.mark.parametrize("where", ["CLBlast", "RPC-CLBlast"])
 @pytest.mark.parametrize("name", ENCODERS)
-def test_encoders(name: str, where: str, request: pytest.FixtureRequest) -> None:
+def test_encoders_give_the_hidden_states_of_the_cpu(
+    name: str, where: str, request: pytest.FixtureRequest
+) -> None:
     with np.load(FOLDER / f"{name}.npz") as arrays:
         prompt, hidden = arrays["prompt"].tolist(), arrays["hidden"]
     with engine.load(FOLDER / f"{name}.gguf", params(where, request, context_size=None)) as model:
@@ -79,7 +81,7 @@ def test_encoders(name: str, where: str, request: pytest.FixtureRequest) -> None
 @pytest.mark.parametrize(
     "name", ["llama-head-32", "llama-window", "gptneox", "gemma2", "gemma3", "gpt-oss", "qwen2moe"]
 )
-def test_attention_of_both_kinds(
+def test_both_kinds_of_attention_give_the_answers_of_the_cpu(
     name: str, where: str, flash_attn: str, request: pytest.FixtureRequest
 ) -> None:
     ref = golden(name)
@@ -91,7 +93,7 @@ def test_attention_of_both_kinds(
 @pytest.mark.parametrize("flash_attn", ["auto", "off"])
 @pytest.mark.parametrize("where", ["CLBlast", "RPC"])
 @pytest.mark.parametrize("name", ["gemma3", "gemma4-shared", "gpt-oss", "llama4-chunks"])
-def test_layers_that_keep_only_a_window(
+def test_layers_with_a_window_give_the_answers_of_the_cpu(
     name: str, where: str, flash_attn: str, request: pytest.FixtureRequest, same_greedy: GreedyComparison
 ) -> None:
     ref = golden(name)
@@ -106,7 +108,9 @@ def test_layers_that_keep_only_a_window(
 
 @pytest.mark.parametrize("where", ["CLBlast", "RPC"])
 @pytest.mark.parametrize("name", SEVEN)
-def test_f16(name: str, where: str, request: pytest.FixtureRequest, tmp_path: Path) -> None:
+def test_f16_weights_give_the_answers_of_the_cpu(
+    name: str, where: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
     ref, model = golden(name), TinyModel.read(golden(name).path)
     halves = {
         tensor: (1, x.astype(np.float16).tobytes())
@@ -130,7 +134,7 @@ def test_f16(name: str, where: str, request: pytest.FixtureRequest, tmp_path: Pa
 @pytest.mark.parametrize("kind", TYPES)
 @pytest.mark.parametrize("where", ["CLBlast", "RPC-CLBlast"])
 @pytest.mark.parametrize("name", SEVEN)
-def test_quantized_weights_are_those_numbers(
+def test_quantized_weights_give_the_answers_of_the_same_weights_in_f32(
     name: str, where: str, kind: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     """Against the same weights as float32: the CPU rounds activations to 8 bits and is no reference."""
@@ -151,14 +155,16 @@ def test_quantized_weights_are_those_numbers(
 
 @pytest.mark.parametrize("where", ["CLBlast", "RPC-CLBlast"])
 @pytest.mark.parametrize("kv_type", ["f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0"])
-def test_caches_of_every_type(kv_type: str, where: str, request: pytest.FixtureRequest) -> None:
+def test_every_cache_type_gives_the_answers_of_the_cpu(
+    kv_type: str, where: str, request: pytest.FixtureRequest
+) -> None:
     ref = golden("llama-head-64")
     result = run(ref.path, ref, params(where, request, kv_type=kv_type))[0]
     there = run(ref.path, ref, params("cpu", request, kv_type=kv_type))[0]
     assert rms_error(result, there) < (0.02 if kv_type in ("f16", "bf16", "q8_0") else 0.2)
 
 
-def test_a_cache_that_the_device_cannot_keep_is_refused(request: pytest.FixtureRequest) -> None:
+def test_cache_type_that_the_device_cannot_store_is_refused(request: pytest.FixtureRequest) -> None:
     with pytest.raises(engine.ConfigError, match=r"CLBlast0 cannot store a cache of --kv-type iq4_nl"):
         run(
             golden("llama-head-64").path,
@@ -190,7 +196,7 @@ def test_several_devices_of_several_backends_share_a_model(request: pytest.Fixtu
 
 @pytest.mark.parametrize("where", ["CLBlast", "RPC"])
 @pytest.mark.parametrize(("layers", "draft_layers"), [("all", 0), ("all", "all"), (0, "all"), (1, 2)])
-def test_a_draft_model_is_where_its_own_layers_are(
+def test_draft_model_is_placed_by_its_own_layers(
     where: str, layers: Any, draft_layers: Any, request: pytest.FixtureRequest
 ) -> None:
     ref = golden("llama-head-64")

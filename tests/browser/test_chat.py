@@ -64,7 +64,7 @@ async def test_a_question_gets_an_answer_in_markdown(site):
     await expect(page.locator("#input")).to_be_focused()
 
 
-async def test_copy_puts_code_and_message_on_the_clipboard(site):
+async def test_copy_button_puts_code_or_message_on_the_clipboard(site):
     s = await site(
         scripted({"show": MARKDOWN}), context={"permissions": ["clipboard-read", "clipboard-write"]}
     )
@@ -76,7 +76,7 @@ async def test_copy_puts_code_and_message_on_the_clipboard(site):
 
 
 @pytest.mark.parametrize("how", ["Escape", "button"])
-async def test_stop_ends_the_answer_and_keeps_what_came(site, how):
+async def test_stop_ends_the_answer_and_keeps_the_received_text(site, how):
     engine = scripted({}, otherwise="word " * 2000, delay_s=0.02)
     s = await site(engine)
     await s.send("Talk.")
@@ -94,7 +94,7 @@ async def test_stop_ends_the_answer_and_keeps_what_came(site, how):
     await expect(s.answer()).to_have_text(text)
 
 
-async def test_regenerate_keeps_both_answers_over_a_reload(site):
+async def test_regenerate_keeps_both_answers_after_a_reload(site):
     texts = iter(["The first.", "The second.", "The third."])
     s = await site(FakeEngine(lambda request: scripted({}, next(texts)).reply(request), n_ctx=8192))
     await s.ask("Tell me.")
@@ -110,7 +110,7 @@ async def test_regenerate_keeps_both_answers_over_a_reload(site):
     await expect(s.answer()).to_have_text("The second.")
 
 
-async def test_what_changes_while_the_page_closes_is_kept(site):
+async def test_changes_while_the_page_closes_are_saved(site):
     texts = iter(["The first.", "The second."])
     s = await site(FakeEngine(lambda request: scripted({}, next(texts)).reply(request), n_ctx=8192))
     await s.ask("Tell me.")
@@ -123,7 +123,7 @@ async def test_what_changes_while_the_page_closes_is_kept(site):
     await expect(s.answer()).to_have_text("The first.")
 
 
-async def test_an_edited_question_is_another_branch(site):
+async def test_edited_question_starts_another_branch(site):
     engine = scripted({"cats": "Cats purr.", "dogs": "Dogs bark."})
     s = await site(engine)
     await s.ask("About cats")
@@ -163,7 +163,7 @@ async def test_only_what_the_user_changed_is_sent(site):
     assert engine.seen[-1].params.temperature == 0.3
 
 
-async def test_a_preset_keeps_system_prompt_and_sampling(site):
+async def test_preset_stores_system_prompt_and_sampling(site):
     engine = scripted({})
     s = await site(engine)
     await s.page.fill("#set-system", "Be brief.")
@@ -190,7 +190,7 @@ async def test_reasoning_is_folded(site):
     await expect(thoughts).to_have_text("The user greets me.")
 
 
-async def test_thoughts_unfolded_while_they_come_stay_unfolded(site):
+async def test_reasoning_unfolded_while_streaming_stays_unfolded(site):
     s = await site(scripted({}, "<think>\n" + "so " * 100 + "\n</think>\n\nDone.", delay_s=0.02))
     await s.send("Hi")
     await s.answer().locator("summary").click()
@@ -202,7 +202,7 @@ async def test_thoughts_unfolded_while_they_come_stay_unfolded(site):
     await expect(s.answer().locator("summary")).to_contain_text("Thought for")
 
 
-async def test_a_tool_call_is_shown_and_its_result_sent(site):
+async def test_tool_call_is_shown_and_its_result_is_sent(site):
     replies = {"noon": "It is noon.", "time": CALLS}
     engine = scripted(replies)
     s = await site(engine)
@@ -218,7 +218,7 @@ async def test_a_tool_call_is_shown_and_its_result_sent(site):
     assert "<tool_response>\nIt is noon\n</tool_response>" in prompt_of(engine.seen[-1])
 
 
-async def test_a_schema_constrains_the_answer(site):
+async def test_schema_constrains_the_answer(site):
     engine = scripted({}, '{"a": 1}')
     s = await site(engine)
     await s.page.get_by_text("Output and tools").click()
@@ -231,7 +231,7 @@ async def test_a_schema_constrains_the_answer(site):
     await expect(s.answer().locator("pre code")).to_have_text('{"a": 1}')
 
 
-async def test_an_attached_text_is_sent_and_a_binary_file_refused(site):
+async def test_attached_text_is_sent_and_a_binary_file_is_refused(site):
     engine = scripted({})
     s = await site(engine)
     for name, content in (("notes.txt", b"Buy ```milk```."), ("image.bin", b"\x89PNG\x00\xff")):
@@ -245,7 +245,7 @@ async def test_an_attached_text_is_sent_and_a_binary_file_refused(site):
     await expect(s.page.locator(".file summary")).to_have_text("notes.txt")
 
 
-async def test_deleted_messages_are_gone_unless_it_is_undone(site):
+async def test_deleted_messages_are_removed_unless_undone(site):
     s = await site(scripted({"One": "First.", "Two": "Second."}))
     await s.ask("One")
     await s.ask("Two")
@@ -267,7 +267,7 @@ async def test_deleted_messages_are_gone_unless_it_is_undone(site):
     await expect(s.page.locator(".message")).to_have_count(0)
 
 
-async def test_answers_of_several_models_say_whose_they_are(site):
+async def test_answers_of_several_models_name_their_model(site):
     engines = {name: scripted({}, f"I am {name}.", name=name) for name in ("alpha", "beta")}
     s = await site(engines)
     await s.ask("Who?")
@@ -290,7 +290,7 @@ async def test_an_error_is_shown_and_can_be_tried_again(site):
     await expect(s.answer()).to_have_text("Fine now.")
 
 
-async def test_the_conversation_as_python_and_curl_gets_the_same_answer(site):
+async def test_conversation_copied_as_python_or_curl_gets_the_same_answer(site):
     engine = scripted({}, "A copied answer.")
     s = await site(
         engine,

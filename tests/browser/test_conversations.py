@@ -15,7 +15,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 TITLES = ".conversations .title"
 
 
-async def test_conversations_stay_over_a_reload(site):
+async def test_conversations_survive_a_reload(site):
     s = await site(scripted({"one": "First answer.", "two": "Second answer."}))
     await s.ask("Question one")
     await s.page.click("#new")
@@ -28,7 +28,7 @@ async def test_conversations_stay_over_a_reload(site):
     await expect(s.answer()).to_have_text("First answer.")
 
 
-async def test_a_tab_shows_what_another_one_wrote_when_it_comes_to_the_front(site):
+async def test_tab_brought_to_the_front_shows_changes_of_another_tab(site):
     engine = scripted({"one": "First answer.", "again": "Later."})
     s = await site(engine)
     await s.ask("Question one")
@@ -57,7 +57,7 @@ async def test_two_conversations_are_answered_at_the_same_time(site):
     assert (await s.answer().inner_text()).split() == ["slow"] * 60
 
 
-async def test_a_conversation_is_renamed_deleted_and_brought_back(site):
+async def test_conversation_can_be_renamed_deleted_and_restored(site):
     s = await site(scripted({}))
     await s.ask("Some question")
     await s.page.click(".current [aria-label=Rename]")
@@ -128,7 +128,7 @@ async def test_a_file_that_is_not_an_export_is_refused(site, change):
     await expect(s.page.locator(TITLES)).to_have_count(0)
 
 
-async def test_settings_of_an_import_set_only_what_the_page_sets(site):
+async def test_import_applies_only_settings_that_the_page_has(site):
     engine = scripted({}, otherwise="Yes.")
     s = await site(engine)
     message = {"id": "a", "parent": None, "role": "user", "content": "Imported"}

@@ -38,7 +38,7 @@ async def inside(page, selector: str) -> bool:
 
 
 @pytest.mark.parametrize("width", [320, 390, 768])
-async def test_on_a_narrow_screen_header_and_input_stay_in_sight(site, width):
+async def test_header_and_input_on_a_narrow_screen_stay_visible(site, width):
     window = {"viewport": {**PHONE, "width": width}, "has_touch": True, "is_mobile": True}
     s = await site(scripted({"long": LONG, "wide": WIDE}), context=window)
     for question in ("long", "wide", "long"):
@@ -65,7 +65,7 @@ async def test_on_a_narrow_screen_header_and_input_stay_in_sight(site, width):
         assert await s.page.evaluate(f"document.querySelector('#view-{view}').scrollWidth") <= width
 
 
-async def test_colours_and_language_are_a_choice_that_stays(site):
+async def test_chosen_colours_and_language_are_remembered(site):
     s = await site(scripted({}))
     background = "getComputedStyle(document.body).backgroundColor"
     assert await s.page.evaluate(background) == "rgb(251, 250, 248)"
@@ -77,7 +77,7 @@ async def test_colours_and_language_are_a_choice_that_stays(site):
     assert await s.page.evaluate(background) == "rgb(22, 23, 22)"
 
 
-async def test_a_german_browser_in_the_dark_needs_no_choice(site):
+async def test_default_language_and_theme_follow_the_browser(site):
     s = await site(scripted({}), context={"locale": "de-AT", "color_scheme": "dark"})
     await expect(s.page.locator("#input")).to_have_attribute("placeholder", "Nachricht schreiben")
     assert await s.page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(22, 23, 22)"
@@ -124,7 +124,7 @@ READABLE = "# Title\n\nA **word** with `code`, $x^2$ and [a link](https://exampl
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("window", [DESKTOP, PHONE], ids=["desktop", "phone"])
-async def test_axe_finds_nothing_that_keeps_people_out(site, scheme, window):
+async def test_axe_finds_no_accessibility_violations(site, scheme, window):
     context = {"bypass_csp": True, "color_scheme": scheme, "viewport": window}
     s = await site(scripted({}, READABLE), context=context)
     await s.ask("Hi")
@@ -158,7 +158,7 @@ class WithoutTemplate:
         return getattr(self._inner, name)
 
 
-async def test_text_is_continued_without_a_template(site):
+async def test_text_tab_completes_text_without_a_template(site):
     engine = FakeEngine(" there was a cat.")
     engine.tokenizer = WithoutTemplate(engine.tokenizer)
     s = await site({"stories": engine})
@@ -169,7 +169,7 @@ async def test_text_is_continued_without_a_template(site):
     await expect(s.page.locator("#view-text .figures")).to_contain_text("tokens/s")
 
 
-async def test_a_text_has_no_settings_of_chats(site):
+async def test_text_tab_hides_chat_settings(site):
     s = await site(FakeEngine())
     system = s.page.get_by_label("System prompt")
     await expect(system).to_be_visible()
@@ -186,7 +186,7 @@ def not_writing(**info):
     return engine
 
 
-async def test_an_embedding_model_gets_a_page_of_its_own(site):
+async def test_embedding_model_shows_the_embedding_tab(site):
     s = await site(not_writing())
     await expect(s.page.locator("#tabs button").first).to_have_text("Embeddings")
     await expect(s.page.locator("#view-vectors .quiet").first).to_contain_text("does not write text")
@@ -198,7 +198,7 @@ async def test_an_embedding_model_gets_a_page_of_its_own(site):
     assert await cells.nth(3).inner_text() != "1.00"
 
 
-async def test_a_ranking_model_ranks(site):
+async def test_ranking_model_ranks_documents(site):
     s = await site(not_writing(n_scores=1, pooling="rank"))
     await s.page.fill("#query", "Where?")
     await s.page.fill("#inputs", "here\nthere\nnowhere")
@@ -229,7 +229,7 @@ async def test_the_model_tab_shows_where_layers_run(site):
     await expect(view).to_contain_text("1.1 GiB in total")
 
 
-async def test_the_server_tab_moves_and_cancels(site):
+async def test_server_tab_updates_and_cancels_requests(site):
     engine = scripted({}, "word " * 5000, delay_s=0.01)
     s = await site(engine)
     await s.send("Go on")
@@ -262,7 +262,7 @@ async def test_a_server_without_metrics_says_so(site):
     await expect(s.page.locator("#view-server .wrong")).to_contain_text("--no-metrics")
 
 
-async def test_a_server_that_is_gone_is_reported_and_the_question_stays(site):
+async def test_unreachable_server_is_reported_and_the_question_is_kept(site):
     s = await site(scripted({}))
     await s.page.route("**/v1/chat/completions", lambda route: route.abort())
     await s.send("Hello?")
@@ -270,7 +270,7 @@ async def test_a_server_that_is_gone_is_reported_and_the_question_stays(site):
     await expect(s.page.locator(".message.user .bubble")).to_have_text("Hello?")
 
 
-async def test_models_that_are_loaded_on_request_have_a_button(site):
+async def test_models_loaded_on_request_have_a_load_button(site):
     s = await site({name: FakeEngine(name=name) for name in ("a", "b")}, on_request=True)
     options = s.page.locator("#model option")
     await expect(options).to_have_text(["a · not loaded", "b · not loaded"])

@@ -54,7 +54,7 @@ async def test_a_script_in_an_answer_never_runs(site):
     assert await s.page.evaluate("performance.getEntriesByName(location.origin + '/v1/models').length") == 0
 
 
-async def test_what_slips_in_is_stopped_by_the_policy(site):
+async def test_injected_script_is_blocked_by_the_content_security_policy(site):
     s = await site(scripted({}))
     refused = await s.page.evaluate(
         """() => {
@@ -112,7 +112,7 @@ async def test_a_server_with_a_key_asks_for_it_once(site):
     assert "sesame" not in await page.evaluate("JSON.stringify(localStorage)")
 
 
-async def test_docs_work_offline_and_take_the_key(site):
+async def test_docs_work_offline_and_use_the_key(site):
     s = await site(scripted({}), api_key=["sesame"], ready=False)
     page = s.page
     await page.goto(s.url + "/docs")

@@ -67,7 +67,7 @@ READERS = {
 
 
 @pytest.mark.parametrize("request_", every(4, REQUESTS), ids=[request["made_from"] for request in REQUESTS])
-async def test_call_of_a_tool_is_streamed_as_each_provider_reads_it(request_: dict[str, Any]) -> None:
+async def test_streamed_tool_call_is_readable_by_each_provider(request_: dict[str, Any]) -> None:
     tool = request_["body"]["tools"][0]
     called = tool.get("function", tool)["name"]
     call = json.dumps({"name": called, "arguments": ARGUMENTS})
@@ -78,7 +78,7 @@ async def test_call_of_a_tool_is_streamed_as_each_provider_reads_it(request_: di
     assert (name, json.loads(arguments)) == (called, ARGUMENTS)
 
 
-async def test_llama_cpp_provider_finds_one_loaded_model_with_its_context_and_tools() -> None:
+async def test_llama_cpp_provider_sees_the_loaded_model_with_context_and_tools() -> None:
     async with editor() as http:
         [model] = (await http.get("/v1/models")).json()["data"]
         props = (await http.get("/props")).json()
@@ -88,7 +88,7 @@ async def test_llama_cpp_provider_finds_one_loaded_model_with_its_context_and_to
     assert props["chat_template_caps"]["supports_tool_calls"] is True
 
 
-async def test_ollama_provider_finds_a_model_that_calls_tools() -> None:
+async def test_ollama_provider_sees_a_model_with_tools() -> None:
     async with editor() as http:
         [model] = (await http.get("/api/tags")).json()["models"]
         shown = (await http.post("/api/show", json={"model": model["name"]})).json()
@@ -102,7 +102,7 @@ async def test_ollama_provider_finds_a_model_that_calls_tools() -> None:
     assert {"tools", "thinking"} <= set(shown["capabilities"])
 
 
-async def test_vscodes_ollama_provider_finds_a_model_that_calls_tools() -> None:
+async def test_vscodes_ollama_provider_sees_a_model_with_tools() -> None:
     async with editor() as http:
         version = (await http.get("/api/version")).json()["version"]
         [model] = (await http.get("/api/tags")).json()["models"]

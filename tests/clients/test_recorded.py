@@ -66,7 +66,7 @@ async def server() -> AsyncIterator[tuple[httpx.AsyncClient, FakeEngine]]:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("request_", requests())
-async def test_a_recorded_request_is_answered_as_its_client_reads_it(
+async def test_recorded_request_gets_an_answer_that_its_client_can_read(
     request_: dict[str, Any], server: tuple[httpx.AsyncClient, FakeEngine]
 ) -> None:
     http, engine = server
@@ -87,7 +87,7 @@ async def test_a_recorded_request_is_answered_as_its_client_reads_it(
         assert TEXT.strip() in json.dumps(response.json())
 
 
-def test_recordings_are_there_for_every_client_that_was_recorded() -> None:
+def test_every_recorded_client_has_recordings() -> None:
     clients = {path.stem for path in RECORDED.glob("*.json")}
     assert clients >= {"claude_code", "codex", "opencode", "cline", "continue", "aider", "open_webui"}
     assert clients >= {"langchain", "openai_agents", "semantic_kernel", "vercel_ai_sdk"}

@@ -61,12 +61,12 @@ def test_stream_adds_up_to_the_text(api):
     assert final.usage.output_tokens == len(ids(TEXT)) + 1
 
 
-def test_a_message_that_the_client_begins(api, engine):
+def test_prefilled_assistant_message_is_continued(api, engine):
     ask(api, messages=[*user("A cat"), {"role": "assistant", "content": "Once upon"}])
     assert tokenizer().decode(engine.seen[0].prompt) == "A catOnce upon"
 
 
-def test_tools_there_and_back(api, engine):
+def test_tool_call_and_result_round_trip(api, engine):
     engine.reply = ids(CALL)
     with api.messages.stream(
         model="stories", max_tokens=200, messages=user("Weather?"), tools=[TOOL]
@@ -116,7 +116,7 @@ def test_invalid_request_raises_the_clients_error(api, engine):
         ask(api, "word " * 9, stream=True)
 
 
-def test_a_wrong_key(engine):
+def test_wrong_key_raises_authentication_error(engine):
     with (
         serving(make_app(engine, api_key=["sesame"])) as base,
         connect(base, "pumpkin") as api,
@@ -125,7 +125,7 @@ def test_a_wrong_key(engine):
         ask(api)
 
 
-def test_an_error_in_the_middle_of_a_stream(api, engine):
+def test_error_in_the_middle_of_a_stream_is_raised(api, engine):
     engine.fail_after = 2
     texts = []
     with pytest.raises(anthropic.APIStatusError) as caught:
@@ -139,7 +139,7 @@ def test_pings_are_not_events():
         assert [event.type for event in ask(api, stream=True)].count("message_start") == 1
 
 
-def test_answers_of_a_given_form(api, engine):
+def test_output_format_constrains_the_answer(api, engine):
     class Town(pydantic.BaseModel):
         name: str
         people: int
@@ -152,7 +152,7 @@ def test_answers_of_a_given_form(api, engine):
     assert engine.seen[-1].constraint.kind == "json_schema"
 
 
-def test_a_call_that_must_be(api, engine):
+def test_required_tool_is_called(api, engine):
     engine.reply = ids(CALL)
     for choice in ({"type": "any"}, {"type": "tool", "name": "weather", "disable_parallel_tool_use": True}):
         reply = ask(api, "Weather?", tools=[TOOL], tool_choice=choice)

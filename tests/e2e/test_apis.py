@@ -45,7 +45,7 @@ def messages(server):
         yield api.messages
 
 
-def test_a_streamed_response_is_the_whole_one_and_the_next_finds_its_prompt(responses):
+def test_streamed_response_equals_the_whole_one_and_the_next_reuses_its_prompt(responses):
     body = {"model": "stories", "input": STORY, "max_output_tokens": 24, "temperature": 0}
     whole = responses.create(**body)
     streamed = list(responses.create(stream=True, **body))
@@ -62,7 +62,7 @@ def test_a_streamed_response_is_the_whole_one_and_the_next_finds_its_prompt(resp
     assert after.usage.input_tokens_details.cached_tokens >= whole.usage.input_tokens
 
 
-def test_a_streamed_message_is_the_whole_one(messages):
+def test_streamed_message_equals_the_whole_one(messages):
     body = {
         "model": "stories",
         "messages": STORY,
@@ -83,7 +83,7 @@ def test_a_streamed_message_is_the_whole_one(messages):
     assert whole.usage.timings["n_batch"] == 7
 
 
-def test_both_give_what_a_chat_gives(server, responses, messages):
+def test_responses_and_messages_give_the_text_of_a_chat(server, responses, messages):
     with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=60) as api:
         chat = api.chat.completions.create(model="stories", messages=STORY, max_tokens=16, temperature=0)
     text = chat.choices[0].message.content
@@ -92,7 +92,7 @@ def test_both_give_what_a_chat_gives(server, responses, messages):
     assert response.output_text == message.content[0].text == text
 
 
-def test_both_hold_a_form(responses, messages):
+def test_responses_and_messages_enforce_a_schema(responses, messages):
     """The model knows nothing of JSON: it is held to it."""
     reply = responses.parse(model="stories", input=STORY, text_format=Animal)
     assert isinstance(reply.output_parsed, Animal)
@@ -102,7 +102,7 @@ def test_both_hold_a_form(responses, messages):
     assert isinstance(message.parsed_output, Animal)
 
 
-def test_both_call_a_tool_that_must_be_called(responses, messages):
+def test_responses_and_messages_call_a_required_tool(responses, messages):
     tool = {"type": "function", "name": "note", "parameters": PARAMETERS, "strict": True}
     response = responses.create(
         model="stories", input=STORY, tools=[tool], tool_choice="required", parallel_tool_calls=False

@@ -82,7 +82,7 @@ streams = pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("error", "status", "seconds"), [(QueueFull(3, 6.5), 429, 7), (EngineUnavailable("it restarts"), 503, 2)]
 )
-def test_again_after_the_time_that_is_reported(ask, stream, error, status, seconds, waits, statuses):
+def test_client_retries_after_the_reported_time(ask, stream, error, status, seconds, waits, statuses):
     with serving(make_app(Later(error))) as base:
         assert ask(base, stream) == TEXT
     assert statuses() == [status, status, 200]
@@ -90,7 +90,7 @@ def test_again_after_the_time_that_is_reported(ask, stream, error, status, secon
 
 
 @clients
-def test_again_while_a_model_loads(ask, waits, statuses):
+def test_client_retries_while_a_model_loads(ask, waits, statuses):
     engine = FakeEngine()
 
     async def start() -> None:
@@ -122,7 +122,7 @@ NEVER = {
 @clients
 @streams
 @pytest.mark.parametrize("case", NEVER)
-def test_not_again_where_it_cannot_help(ask, stream, case, waits, statuses):
+def test_client_does_not_retry_what_cannot_succeed(ask, stream, case, waits, statuses):
     attributes, fields, status = NEVER[case]
     engine = FakeEngine()
     with serving(make_app(engine)) as base:
@@ -137,7 +137,7 @@ def test_not_again_where_it_cannot_help(ask, stream, case, waits, statuses):
 
 
 @clients
-def test_not_again_with_a_wrong_key(ask, waits, statuses):
+def test_client_does_not_retry_with_a_wrong_key(ask, waits, statuses):
     with (
         serving(make_app(FakeEngine(), api_key=["pumpkin"])) as base,
         pytest.raises((openai.AuthenticationError, anthropic.AuthenticationError)),
@@ -147,7 +147,7 @@ def test_not_again_with_a_wrong_key(ask, waits, statuses):
 
 
 @clients
-def test_not_again_after_the_first_event(ask, waits, statuses):
+def test_client_does_not_retry_after_the_first_event(ask, waits, statuses):
     with (
         serving(make_app(FakeEngine(fail_after=2))) as base,
         pytest.raises((openai.APIError, anthropic.APIStatusError)),
@@ -157,7 +157,7 @@ def test_not_again_after_the_first_event(ask, waits, statuses):
 
 
 @pytest.mark.asyncio
-async def test_the_asynchronous_clients():
+async def test_asynchronous_clients_retry_alike():
     with serving(make_app(FakeEngine(), api_key=["sesame"])) as base:
         async with openai.AsyncOpenAI(base_url=base + "/v1", api_key="sesame", max_retries=0) as api:
             chunks = await api.completions.create(model="stories", prompt="Once", stream=True)

@@ -50,7 +50,7 @@ def ask(http: httpx.Client, wording: Wording, text: str, limit: int | None = Non
 
 
 @by_path
-def test_prompts_that_fill_the_context(wording: Wording, http: httpx.Client) -> None:
+def test_prompt_that_fills_the_context_gets_one_token_or_400(wording: Wording, http: httpx.Client) -> None:
     """One token less than it holds: one is generated. As many, or more: refused with both numbers."""
     least = ask(http, wording, "Once a", 1).usage.prompt
     fits = "Once" + " a" * (N_CTX - 1 - least + 1)
@@ -72,7 +72,7 @@ EMPTY = ["", " ", "\n\t \r\n", "\u3000", "\u200b", "<s>", "</s>", "<s></s><s>", 
 
 
 @by_path
-def test_prompts_without_content(wording: Wording, http: httpx.Client) -> None:
+def test_prompt_without_content_is_answered(wording: Wording, http: httpx.Client) -> None:
     """An answer, for there is always something that a text begins with, or a refusal that says why."""
     answered = 0
     for text in EMPTY:
@@ -113,9 +113,7 @@ def steady(http: httpx.Client, wording: Wording) -> int:
 
 
 @by_path
-def test_a_text_is_the_same_streamed_in_a_batch_and_after_a_restore(
-    wording: Wording, http: httpx.Client
-) -> None:
+def test_text_is_the_same_streamed_batched_and_after_a_restore(wording: Wording, http: httpx.Client) -> None:
     story, n = STORIES[wording.path], steady(http, wording)
     alone = ask(http, wording, story, n, cache_prompt=False, id_slot=0)
     assert alone.usage.cached == 0

@@ -17,7 +17,7 @@ from support.server_process import ServerProcess
 from support.waiting import wait_until
 
 
-def test_idle_connections_beyond_the_limit_keep_nobody_out():
+def test_idle_connections_beyond_the_limit_make_room_for_new_ones():
     with ServerProcess("--threads", "1", "--max-connections", "100") as server:
         address = urlsplit(server.url)
         user = http.client.HTTPConnection(address.netloc, timeout=60)
@@ -43,7 +43,7 @@ def n_idle() -> Iterator[int]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_10_000_idle_connections_alongside_a_client(n_idle):
+def test_10_000_idle_connections_do_not_slow_a_client(n_idle):
     """They are open all at once, and cost little."""
     with ServerProcess("--threads", "1", "--header-timeout-s", "600") as server:
         address = urlsplit(server.url)

@@ -35,7 +35,9 @@ def complete(server: ServerProcess, prompt: list[int], **more: object) -> dict[s
 
 
 @pytest.mark.parametrize("n_keep", [0, 5, -1])
-def test_each_window_continues_as_a_prompt_of_its_own(server: ServerProcess, n_keep: int) -> None:
+def test_shifted_context_continues_like_a_prompt_of_the_remaining_tokens(
+    server: ServerProcess, n_keep: int
+) -> None:
     n = 150
     answer = complete(server, PROMPT, n_predict=n, n_keep=n_keep)
     window, expected = list(PROMPT), list[int]()

@@ -54,7 +54,7 @@ def whole(server: ServerProcess, stream: bool, **fields: Any) -> tuple[str, list
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
 @pytest.mark.parametrize("phase", ["queue", "prefill", "decode"])
-def test_the_deadline_ends_it_in_any_phase(phase, stream, server):
+def test_deadline_ends_a_request_in_any_phase(phase, stream, server):
     if phase == "queue":
         with post(server, stream=True, timeout_ms=60_000) as running:
             assert running.readline().startswith(b"data: ")

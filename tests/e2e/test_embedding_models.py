@@ -51,7 +51,7 @@ def test_vectors_match_those_of_the_engine(api, name, path):
             assert close(data.embedding, model.embed(tokens)), data.index
 
 
-def test_pooling_none_gives_every_token(server):
+def test_pooling_none_returns_a_vector_per_token(server):
     answer = httpx.post(
         server.url + "/embeddings", json={"model": "bert", "input": [2, 9, 8, 3], "pooling": "none"}
     )
@@ -79,13 +79,13 @@ def test_scores_match_those_of_the_engine(server):
     assert "cannot rank documents" in refused.text
 
 
-def test_too_long_names_both_numbers(api):
+def test_input_that_is_too_long_is_refused_with_both_numbers(api):
     with pytest.raises(openai.BadRequestError, match=r"257 tokens.*at most 256"):
         api.embeddings.create(model="bert", input=[[5] * 257])
 
 
 @pytest.mark.parametrize("ask", ["completions", "chat"])
-def test_a_model_for_embeddings_is_requested_text(api, ask):
+def test_embedding_model_asked_for_text_is_refused(api, ask):
     create = api.completions.create if ask == "completions" else api.chat.completions.create
     body = {"prompt": "Once"} if ask == "completions" else {"messages": [{"role": "user", "content": "Hi"}]}
     with pytest.raises(openai.BadRequestError, match="cannot generate text") as refused:
@@ -114,7 +114,7 @@ def test_streams_continue_alongside_embeddings(api):
         assert close(data.embedding, np.float32(alone.data[0].embedding))
 
 
-def test_normalized_is_what_the_engine_says():
+def test_vectors_are_normalized_as_the_engine_says():
     """The library and the server have one idea of length 1."""
     with engine.load(BERT, engine.ModelParameters(use_gpu=False, n_threads=1)) as model:
         (raw,) = filter(None, embed(model, [[5, 6, 7]], normalize=False))

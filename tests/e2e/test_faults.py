@@ -83,7 +83,7 @@ def all_is_quiet(server: ServerProcess) -> bool:
     return not any(map(float, values))
 
 
-def test_after_200_clients_that_disconnected_one_is_served_and_gauges_are_zero(server):
+def test_after_200_disconnected_clients_the_next_is_served_and_gauges_are_zero(server):
     body = json.dumps({**BODY, "max_tokens": 4000, "ignore_eos": True, "stream": True}).encode()
     with ExitStack() as connections:
         for _ in range(200):
@@ -93,7 +93,7 @@ def test_after_200_clients_that_disconnected_one_is_served_and_gauges_are_zero(s
     assert post(server)[0] == 200
 
 
-def test_100_slow_senders_of_bodies_are_closed_and_others_served_meanwhile(server):
+def test_100_slow_senders_are_closed_while_others_are_served(server):
     with ExitStack() as connections:
         slow = [connections.enter_context(closing(raw(server, head(100) + b"{"))) for _ in range(100)]
         assert post(server)[0] == 200

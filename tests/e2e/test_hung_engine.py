@@ -45,7 +45,7 @@ def health(server: ServerProcess) -> tuple[int, str]:
         return response.status, json.load(response)["status"]
 
 
-def test_a_stopped_engine_is_noticed_and_replaced_and_its_stream_continues(server):
+def test_stopped_engine_is_detected_and_replaced_and_its_stream_continues(server):
     connection, response = post(server)
     with closing(connection):
         expected = json.load(response)["choices"][0]["text"]

@@ -84,7 +84,7 @@ def test_streams_with_different_adapters_continue_with_the_same_text_after_a_cra
     server.wait_for("the engine process was killed by SIGKILL")
 
 
-def test_scales_of_the_server_hold_for_requests_without_the_field(server: ServerProcess) -> None:
+def test_request_without_the_field_uses_the_servers_scales(server: ServerProcess) -> None:
     with httpx.Client(base_url=server.url) as http:
         listed = http.get("/lora-adapters").json()
         assert [(each["id"], each["path"], each["scale"]) for each in listed] == [
@@ -104,7 +104,7 @@ def test_an_adapter_that_does_not_fit_is_named_at_the_start(files: list[str]) ->
     assert "Traceback" not in done.stderr
 
 
-def test_infer_uses_adapters(files: list[str]) -> None:
+def test_infer_with_lora_uses_the_adapters(files: list[str]) -> None:
     texts = [
         ggserve(
             "infer", "--model", files[0], *lora, "-p", "Once upon a time", "-n", "24", "--temperature", "0"

@@ -42,7 +42,7 @@ def short_of_memory(pid: int, more: int) -> Iterator[None]:
         resource.prlimit(pid, resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
-def test_a_model_for_which_there_is_no_memory_ends_the_start_with_one_error():
+def test_start_without_memory_for_the_model_ends_with_one_error():
     command = [*COMMAND, "serve", "--port", "0", *BUNDLED, "--threads", "1", "--kv-cells", "2000000"]
     limit = 2 << 30  # of which the cache alone needs 4
     done = subprocess.run(

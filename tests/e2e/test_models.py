@@ -63,7 +63,7 @@ def server(folder: Path) -> Iterator[ServerProcess]:
         assert process.end() == 0
 
 
-def test_two_models_take_turns_under_requests_of_which_none_fails(server):
+def test_two_models_under_load_take_turns_and_no_request_fails(server):
     expected = text(server, "a")
     with ThreadPoolExecutor(4) as pool:
         texts = list(pool.map(lambda i: text(server, "ab"[i % 2]), range(12)))
@@ -72,7 +72,7 @@ def test_two_models_take_turns_under_requests_of_which_none_fails(server):
     assert len(server.engine_pids()) == 1
 
 
-def test_a_stream_waits_for_its_model_and_is_not_cut_off_by_another(server):
+def test_stream_waits_for_its_model_and_is_not_cut_off_by_another_load(server):
     with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0, timeout=60) as client:
         stream = client.completions.create(
             model="a", prompt=PROMPT, max_tokens=300, stream=True, extra_body={"ignore_eos": True}
@@ -87,7 +87,7 @@ def test_a_stream_waits_for_its_model_and_is_not_cut_off_by_another(server):
     assert states(server) == {"a": "unloaded", "b": "ready"}
 
 
-def test_a_swap_under_requests_fails_none_of_them(server, folder):
+def test_swap_under_load_fails_no_request(server, folder):
     expected = text(server, "a", 40)
     old = server.engine_pids()
     stop, results = threading.Event(), []
@@ -113,7 +113,7 @@ def test_a_swap_under_requests_fails_none_of_them(server, folder):
     assert server.engine_pids() != old
 
 
-def test_models_come_and_go_with_their_files(server, folder):
+def test_models_follow_the_files_in_the_folder(server, folder):
     assert text(server, "b")
     shutil.copy(STORIES, folder / "c.gguf")
     wait_until(lambda: "c" in states(server))
@@ -123,7 +123,7 @@ def test_models_come_and_go_with_their_files(server, folder):
     assert ask(server, "/v1/completions", model="c", prompt=PROMPT)[0] == 404
 
 
-def test_a_damaged_file_costs_no_other_model_its_place(server, folder):
+def test_damaged_file_does_not_unload_other_models(server, folder):
     (folder / "bad.gguf").write_bytes(STORIES.read_bytes()[:100_000])
     assert text(server, "a")
     wait_until(lambda: "bad" in states(server))
@@ -133,7 +133,7 @@ def test_a_damaged_file_costs_no_other_model_its_place(server, folder):
     assert states(server)["a"] == "ready"
 
 
-def test_ollamas_keep_alive_loads_and_unloads(server):
+def test_ollamas_keep_alive_loads_and_unloads_models(server):
     assert ask(server, "/api/generate", model="a", keep_alive=1)[1]["done_reason"] == "load"
     (loaded,) = server.get("/api/ps")["models"]
     assert loaded["name"] == "a:latest"
@@ -170,7 +170,7 @@ def test_a_model_that_cannot_be_loaded_leaves_the_other_serving(folder):
         assert server.end() == 0
 
 
-def test_a_replaced_file_is_loaded_as_a_whole_when_the_engine_restarts(folder):
+def test_replaced_file_is_loaded_as_a_whole_when_the_engine_restarts(folder):
     path = folder / "a.gguf"
     with ServerProcess("--model", str(path)) as server:
         before = server.get("/v1/models/a")["meta"]
@@ -186,7 +186,7 @@ def test_a_replaced_file_is_loaded_as_a_whole_when_the_engine_restarts(folder):
         assert server.end() == 0
 
 
-def test_a_budget_of_memory_decides(folder):
+def test_memory_budget_decides_which_models_are_unloaded(folder):
     options = (
         "--models-dir",
         str(folder),

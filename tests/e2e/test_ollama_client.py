@@ -66,7 +66,7 @@ def thinking():
         yield api
 
 
-def test_chat_whole_and_streamed(api, engine):
+def test_chat_returns_whole_and_streamed_answers(api, engine):
     whole = api.chat("stories", user("A cat"), options=OPTIONS)
     assert whole.message.role == "assistant"
     assert whole.message.content == CUT
@@ -81,7 +81,7 @@ def test_chat_whole_and_streamed(api, engine):
     assert parts[-1].eval_count == whole.eval_count
 
 
-def test_generate_whole_and_streamed_and_its_context(api, engine):
+def test_generate_returns_whole_and_streamed_text_and_a_context(api, engine):
     whole = api.generate("stories:latest", "Once", system="Be brief", options=ollama.Options(**OPTIONS))
     assert (whole.model, whole.response, whole.done_reason) == ("stories:latest", CUT, "stop")
     parts = list(api.generate("stories", "Once", raw=True, stream=True, options={"num_predict": 3}))
@@ -91,7 +91,7 @@ def test_generate_whole_and_streamed_and_its_context(api, engine):
     assert engine.seen[-1].prompt[: len(whole.context)] == list(whole.context)
 
 
-def test_texts_with_odd_line_ends_are_read_as_one_line():
+def test_text_with_unusual_line_ends_is_read_as_one_line():
     text = " a\u2028b\x85c\u2029d\ve\f\x1cf\r\n"
     with serving(make_app(FakeEngine(text))) as base, ollama.Client(host=base) as api:
         assert api.chat("stories", user("x")).message.content == text
@@ -99,7 +99,7 @@ def test_texts_with_odd_line_ends_are_read_as_one_line():
         assert "".join(part.message.content for part in parts) == text
 
 
-def test_json_and_schemas_reach_the_engine(api, engine):
+def test_format_json_and_schema_constrain_the_answer(api, engine):
     api.chat("stories", user("x"), format="json")
     api.chat("stories", user("x"), format=Town.model_json_schema())
     api.generate("stories", "x", format=Town.model_json_schema())
@@ -132,12 +132,12 @@ def test_tools_are_called_and_answered(thinking):
     assert calls == list(whole.message.tool_calls)
 
 
-def test_python_function_is_a_tool(thinking):
+def test_python_function_as_tool_is_called(thinking):
     reply = thinking.chat("stories", user("Hi"), tools=[get_weather])
     assert reply.message.tool_calls[0].function.name == "get_weather"
 
 
-def test_generate_with_logprobs_has_the_most_likely(api):
+def test_generate_with_logprobs_returns_the_most_likely_tokens(api):
     reply = api.generate("stories", "x", logprobs=True, top_logprobs=2)
     assert reply.logprobs[0].token == " there"
     assert [entry.logprob for entry in reply.logprobs[0].top_logprobs] == [-0.5, -1.5]
@@ -151,7 +151,7 @@ def test_embed_returns_vectors_of_the_requested_size(api):
     assert len(api.embeddings("stories", "a cat").embedding) == N_EMBD
 
 
-def test_list_show_and_ps(api):
+def test_list_show_and_ps_describe_the_model(api):
     (model,) = api.list().models
     assert model.model == "stories:latest"
     assert model.modified_at is not None
@@ -165,7 +165,7 @@ def test_list_show_and_ps(api):
     assert loaded.expires_at.year == 9999
 
 
-def test_loading_and_unloading(api, engine):
+def test_request_without_a_prompt_loads_or_unloads_the_model(api, engine):
     assert api.generate("stories").done_reason == "load"
     assert api.chat("stories").done_reason == "load"
     assert api.generate("stories", keep_alive=0).done_reason == "unload"
@@ -200,7 +200,7 @@ def test_invalid_request_raises_the_clients_error(api, base, engine):
         list(api.chat("stories", user("word " * 9), stream=True))
 
 
-def test_pull_and_delete_where_they_are_permitted(api, tmp_path, monkeypatch):
+def test_pull_and_delete_with_allow_pull_succeed(api, tmp_path, monkeypatch):
     with pytest.raises(ollama.ResponseError, match="--allow-pull") as caught:
         api.pull("me/Tales-GGUF")
     assert caught.value.status_code == 403
@@ -216,7 +216,7 @@ def test_pull_and_delete_where_they_are_permitted(api, tmp_path, monkeypatch):
             permitted.delete("hf.co/me/Tales-GGUF")
 
 
-def test_error_in_the_middle_of_a_stream(api, engine):
+def test_error_in_the_middle_of_a_stream_is_raised(api, engine):
     engine.fail_after = 2
     texts = []
     with pytest.raises(ollama.ResponseError, match="internal error"):
@@ -231,7 +231,7 @@ def test_keep_alive_of_an_idle_stream_is_not_an_event():
     assert "".join(part.response for part in parts) == TEXT
 
 
-def test_stream_that_is_closed_frees_the_engine():
+def test_closed_stream_frees_the_engine():
     engine = FakeEngine(delay_s=0.01)
     with serving(make_app(engine)) as base, ollama.Client(host=base) as api:
         stream = api.generate("stories", "x", stream=True)
@@ -258,7 +258,7 @@ def test_async_client_answers_and_streams(base):
     asyncio.run(ask())
 
 
-def test_host_is_all_that_a_user_sets(monkeypatch):
+def test_client_needs_only_ollama_host(monkeypatch):
     with serving(make_app()) as base:
         monkeypatch.setenv("OLLAMA_HOST", base)
         with ollama.Client() as api:

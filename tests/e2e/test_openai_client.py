@@ -57,7 +57,7 @@ def test_chat_answers_and_streams(api):
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
 
 
-def test_the_clients_own_accumulator(api):
+def test_stream_accumulated_by_the_client_equals_the_answer(api):
     with api.chat.completions.stream(model="stories", messages=user("A cat")) as stream:
         kinds = [event.type for event in stream]
         final = stream.get_final_completion()
@@ -85,7 +85,7 @@ def test_invalid_request_raises_the_clients_error(api, engine):
     assert caught.value.code == "context_length_exceeded"
 
 
-def test_a_wrong_key(engine):
+def test_wrong_key_raises_authentication_error(engine):
     with (
         serving(make_app(engine, api_key=["sesame"])) as base,
         connect(base, "pumpkin") as api,
@@ -94,7 +94,7 @@ def test_a_wrong_key(engine):
         api.completions.create(model="stories", prompt="Once")
 
 
-def test_an_error_in_the_middle_of_a_stream(api, engine):
+def test_error_in_the_middle_of_a_stream_is_raised(api, engine):
     engine.fail_after = 2
     stream = api.chat.completions.create(model="stories", messages=user("A cat"), stream=True)
     texts = []

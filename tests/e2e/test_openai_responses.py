@@ -44,7 +44,7 @@ def api(engine):
         yield api
 
 
-def test_create_retrieve_and_continue(api, engine):
+def test_response_can_be_retrieved_and_continued(api, engine):
     reply = api.responses.create(
         model="stories",
         input="A cat",
@@ -70,7 +70,7 @@ def test_create_retrieve_and_continue(api, engine):
     assert caught.value.code == "response_not_found"
 
 
-def test_tokens_of_the_input(api, engine):
+def test_input_tokens_match_the_prompt(api, engine):
     counted = api.responses.input_tokens.count(model="stories", input="A cat")
     api.responses.create(model="stories", input="A cat")
     assert counted.input_tokens == len(engine.seen[0].prompt)
@@ -86,7 +86,7 @@ def test_stream_adds_up_to_the_response(api):
     assert snapshots[-1] == final.output_text == TEXT
 
 
-def test_an_incomplete_stream(api):
+def test_stream_cut_by_the_limit_is_incomplete(api):
     with api.responses.stream(model="stories", input="A cat", max_output_tokens=3) as stream:
         last = list(stream)[-1]
     assert last.type == "response.incomplete"
@@ -94,7 +94,7 @@ def test_an_incomplete_stream(api):
     assert last.response.output_text == " there was a"
 
 
-def test_tools_there_and_back(api, engine):
+def test_tool_call_and_result_round_trip(api, engine):
     engine.reply = tokenizer().encode(CALL, add_special=False, parse_special=False)
     body = {"model": "stories", "tools": [TOOL]}
     with api.responses.stream(input="Weather?", **body) as stream:
@@ -132,7 +132,7 @@ def test_background_responses_are_polled_and_cancelled(api, engine):
     assert api.responses.retrieve(other.id).status == api.responses.cancel(other.id).status == "cancelled"
 
 
-def test_stream_of_a_background_response_is_left_and_resumed(api, engine):
+def test_stream_of_a_background_response_can_be_left_and_resumed(api, engine):
     events = []
     with api.responses.create(model="stories", input="A cat", background=True, stream=True) as stream:
         for event in stream:
@@ -176,7 +176,7 @@ def test_invalid_request_raises_the_clients_error(api, engine):
     assert events[-1].response.error.code == "server_error"
 
 
-def test_answers_of_a_given_form(api, engine):
+def test_text_format_constrains_the_answer(api, engine):
     engine.reply = tokenizer().encode('{"name": "Ulm", "people": 5}', add_special=False, parse_special=False)
     reply = api.responses.parse(model="stories", input="Which town?", text_format=Town)
     assert reply.output_parsed == Town(name="Ulm", people=5)
@@ -187,7 +187,7 @@ def test_answers_of_a_given_form(api, engine):
         assert '"people"' in request.constraint.text
 
 
-def test_a_call_that_must_be(api, engine):
+def test_required_tool_is_called(api, engine):
     engine.reply = tokenizer().encode(CALL, add_special=False, parse_special=False)
     for choice in ("required", {"type": "function", "name": "weather"}):
         reply = api.responses.create(model="stories", input="Weather?", tools=[TOOL], tool_choice=choice)
@@ -195,7 +195,7 @@ def test_a_call_that_must_be(api, engine):
         assert engine.seen[-1].constraint is not None
 
 
-def test_a_form_that_cannot_be_held_is_refused_unless_it_is_lenient(api):
+def test_schema_that_cannot_be_enforced_is_refused_unless_lenient(api):
     schema = {"type": "object", "properties": {"a": {"type": "array", "contains": {"type": "string"}}}}
     format = {"type": "json_schema", "name": "thing", "schema": schema, "strict": True}
     with pytest.raises(openai.BadRequestError) as caught:
@@ -236,7 +236,7 @@ def test_items_of_a_conversation_are_added_listed_and_deleted(api):
     assert caught.value.code == "item_not_found"
 
 
-def test_responses_in_a_conversation_add_what_came_and_what_was_generated(api, engine):
+def test_responses_in_a_conversation_add_their_input_and_output(api, engine):
     conversation = api.conversations.create()
     whole = api.responses.create(model="stories", input="A cat", conversation=conversation.id)
     assert whole.conversation.id == conversation.id

@@ -24,7 +24,7 @@ class FullOnce(FakeEngine):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-async def test_only_that_request_fails(streaming: bool) -> None:
+async def test_request_without_device_memory_fails_alone(streaming: bool) -> None:
     body = {"prompt": "Once", "stream": streaming}
     async with client(make_app({"stories": FullOnce()})) as http:
         failed = await http.post("/v1/completions", json=body)

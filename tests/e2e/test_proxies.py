@@ -170,9 +170,7 @@ def site(request: Any, engine: OneToken, tmp_path_factory: Any) -> Iterator[Site
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-def test_a_proxy_passes_on_every_event_at_once_and_that_the_client_has_left(
-    site: Site, engine: OneToken, stream: bool
-) -> None:
+def test_proxy_forwards_events_at_once_and_disconnects(site: Site, engine: OneToken, stream: bool) -> None:
     engine.delay_s = 0.0
     engine.left.clear()
     body = json.dumps({**BODY, "stream": stream})

@@ -66,7 +66,7 @@ def check(case: Case, response: httpx.Response) -> None:
     [*((route, SOUND) for route in routes()), *((route, WRONG) for route in POSTS)],
     ids=lambda value: value.value if isinstance(value, GenerationMode) else f"{value.method} {value.path}",
 )
-def test_requests_by_the_description(route: Route, mode: GenerationMode, ask: Ask) -> None:
+def test_generated_requests_get_responses_as_described(route: Route, mode: GenerationMode, ask: Ask) -> None:
     operation = SCHEMA[route.path][route.method]
 
     @settings(max_examples=N_CASES, deadline=None, database=None, suppress_health_check=list(HealthCheck))

@@ -108,14 +108,14 @@ def endless_stream(server: ServerProcess) -> Iterator[None]:
         yield
 
 
-def test_health_and_models_say_where_the_model_is(server, client):
+def test_health_and_models_show_the_placement(server, client):
     health = server.get("/health")
     assert health["status"] == "ok"
     assert health["models"]["stories"]["placement"]
     assert [model.id for model in client.models.list()] == ["stories"]
 
 
-def test_completions_streamed_and_whole(client):
+def test_completions_streamed_equals_whole(client):
     whole = client.completions.create(prompt=PROMPTS[0], max_tokens=40, **GREEDY)
     assert whole.choices[0].text.startswith(", there was a little girl named Lily.")
     assert whole.choices[0].finish_reason == "length"
@@ -123,7 +123,7 @@ def test_completions_streamed_and_whole(client):
     assert str(streamed(client, PROMPTS[0], 40)) == whole.choices[0].text
 
 
-def test_chat_streamed_and_whole(client):
+def test_chat_streamed_equals_whole(client):
     messages = [{"role": "user", "content": "a story about a cat"}]
     whole = client.chat.completions.create(messages=messages, max_tokens=60, **GREEDY)
     text = whole.choices[0].message.content
@@ -136,7 +136,7 @@ def test_chat_streamed_and_whole(client):
     assert chunks[-1].usage.completion_tokens == whole.usage.completion_tokens
 
 
-def test_concurrent_streams_give_what_each_gives_alone(client):
+def test_concurrent_streams_give_the_texts_that_each_gives_alone(client):
     alone = [streamed(client, prompt, 60) for prompt in PROMPTS]
     with ThreadPoolExecutor(8) as pool:
         together = list(pool.map(lambda prompt: streamed(client, prompt, 60), PROMPTS * 2))
@@ -155,7 +155,7 @@ def test_the_same_prefix_is_computed_once(client):
     assert again.choices[0].text == fresh.choices[0].text
 
 
-def test_an_echoed_text_is_as_likely_as_when_it_was_generated(client):
+def test_echoed_text_has_the_log_probabilities_of_its_generation(client):
     options = {"logprobs": 2, "model": "stories"}
     reply = client.completions.create(
         prompt=PROMPTS[0], max_tokens=24, seed=3, extra_body={"return_tokens": True}, **options
@@ -179,7 +179,7 @@ def test_the_batch_size_of_a_session_does_not_change_its_text(client, n_batch):
     assert_same(streamed(client, prompt, 30, cache_prompt=False, batch_size=n_batch), expected)
 
 
-def test_kill_9_of_the_engine_streams_continue_with_the_same_text(server, client):
+def test_kill_9_of_the_engine_continues_streams_with_the_same_text(server, client):
     # Long texts, and killed early: the model is so quick that short ones would be done before.
     alone = [streamed(client, prompt, 450, ignore_eos=True) for prompt in PROMPTS]
     restarts = server.get("/health")["models"]["stories"]["restarts"]
@@ -233,7 +233,7 @@ def test_a_signal_drains_and_exits_0(number):
         assert not any(re.search("Traceback|ERROR", line) for line in server.lines)
 
 
-def test_sighup_reads_keys_again_and_ends_nothing(tmp_path):
+def test_sighup_reads_keys_again_and_ends_no_request(tmp_path):
     keys, config = tmp_path / "keys", tmp_path / "ggserve.yml"
     keys.write_text("one\n")
     keys.chmod(0o600)
@@ -254,7 +254,7 @@ LONG = ("--threads", "1", "--context-size", "100000", "--parallel", "1")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_second_signal_ends_at_once_and_the_status_says_so(number):
+def test_second_signal_ends_at_once_with_its_exit_status(number):
     with ServerProcess(*LONG) as server:
         pids = server.engine_pids()
         with endless_stream(server):
@@ -265,7 +265,7 @@ def test_a_second_signal_ends_at_once_and_the_status_says_so(number):
         assert not any("Traceback" in line for line in server.lines)
 
 
-def test_a_model_file_truncated_under_us_ends_the_engine_not_the_server(tmp_path):
+def test_truncated_model_file_ends_only_the_engine(tmp_path):
     path = tmp_path / "mine.gguf"
     shutil.copy(MODEL, path)
     with ServerProcess("--threads", "1", "--model", str(path)) as server:
@@ -284,7 +284,7 @@ def test_a_model_file_truncated_under_us_ends_the_engine_not_the_server(tmp_path
         assert server.end() == 0
 
 
-def test_kill_9_of_the_server_takes_its_engine_along():
+def test_kill_9_of_the_server_ends_its_engine():
     with ServerProcess() as server:
         (pid,) = server.engine_pids()
         server.end(signal.SIGKILL)

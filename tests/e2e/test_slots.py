@@ -68,7 +68,7 @@ def test_a_saved_slot_continues_in_another_server(start, tmp_path):
         assert second.end() == 0
 
 
-def test_a_damaged_file_is_refused_and_nothing_else_happens(start, tmp_path):
+def test_damaged_slot_file_is_refused_without_side_effects(start, tmp_path):
     with start() as server:
         complete(server)
         act(server, 1, "save", "a.bin")
@@ -83,7 +83,7 @@ def test_a_damaged_file_is_refused_and_nothing_else_happens(start, tmp_path):
         assert server.end() == 0
 
 
-def test_a_server_that_is_killed_while_it_saves_leaves_the_old_file_or_the_new(start, tmp_path):
+def test_server_killed_during_a_save_leaves_the_old_file_or_the_new(start, tmp_path):
     """The engine process goes with it, wherever it is in the file."""
     path = tmp_path / "a.bin"
     with start() as server:

@@ -27,7 +27,7 @@ def post(server: ServerProcess, **fields: Any) -> Any:
         return json.load(reply)
 
 
-def test_a_reader_of_a_byte_a_second_is_dropped_and_costs_the_others_nothing():
+def test_reader_of_a_byte_a_second_is_disconnected_and_others_are_unaffected():
     options = ("--threads", "1", "--context-size", "100000", "--parallel", "2", "--send-timeout-s", "5")
     with ServerProcess(*options) as server:
         address = urlsplit(server.url)

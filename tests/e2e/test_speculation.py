@@ -46,7 +46,7 @@ def ask(server: ServerProcess, path: str, body: dict) -> dict:
     ],
     ids=str,
 )
-def test_answers_are_those_without_drafts(server, on, fields):
+def test_answers_with_drafts_equal_those_without(server, on, fields):
     body = {"prompt": STORY * 3, "max_tokens": 80, "ignore_eos": True, **fields}
     if "response_format" in body:
         del body["ignore_eos"]
@@ -57,7 +57,7 @@ def test_answers_are_those_without_drafts(server, on, fields):
     assert without["timings"]["draft_n"] == 0
 
 
-def test_a_text_that_repeats_itself_has_right_drafts(server):
+def test_repetitive_text_gets_accepted_drafts(server):
     """By n-gram lookup. Whether those of so small a draft model pay is measured: see test_draft_model.py."""
     on = {"speculative.type": "ngram-simple"}
     body = {"prompt": STORY * 3, "n_predict": 150, "temperature": 0, "ignore_eos": True, **on}

@@ -92,7 +92,7 @@ def test_json_is_always_valid(client: openai.OpenAI) -> None:
         validator.validate(json.loads(answer.text))
 
 
-def test_same_new_schema_in_20_requests_at_once_is_answered_20_times(client: openai.OpenAI) -> None:
+def test_same_new_schema_in_20_concurrent_requests_is_answered_20_times(client: openai.OpenAI) -> None:
     schema = {"type": "object", "properties": {"batch": {"enum": [1, 2, 3]}}, "required": ["batch"]}
     with ThreadPoolExecutor(20) as threads:
         answers = threads.map(lambda seed: ask(client, seed, json_schema=schema), range(20))
@@ -100,7 +100,7 @@ def test_same_new_schema_in_20_requests_at_once_is_answered_20_times(client: ope
     assert all(json.loads(text)["batch"] in (1, 2, 3) for text in texts)
 
 
-def test_streamed_and_whole_are_the_same(client: openai.OpenAI) -> None:
+def test_constrained_text_streamed_equals_whole(client: openai.OpenAI) -> None:
     for seed in range(3):
         for fields in ({"response_format": JSON_FORMAT}, FORMATS[0][0], FORMATS[2][0]):
             assert streamed(client, seed, **fields) == ask(client, seed, **fields).choices[0].text
@@ -139,7 +139,7 @@ def test_chat_with_a_schema_matches_it(client: openai.OpenAI) -> None:
     assert len(set(texts)) > 1
 
 
-def test_other_requests_change_no_text(client: openai.OpenAI) -> None:
+def test_constrained_text_beside_other_requests_is_unchanged(client: openai.OpenAI) -> None:
     """Streams with constraints, each its own, beside streams without."""
     requests: list[dict[str, Any]] = [
         {},
@@ -170,7 +170,7 @@ def test_a_restarted_engine_continues_in_the_middle_of_the_grammar(
     server.wait_for("the engine process was killed by SIGKILL")
 
 
-def test_an_unsatisfiable_constraint_ends_one_request(client: openai.OpenAI) -> None:
+def test_unsatisfiable_constraint_ends_only_its_request(client: openai.OpenAI) -> None:
     grammar = 'root ::= "\\x01"+ "\\x02"'
     banned = list(range(256))  # the only tokens that have these characters
     with pytest.raises(openai.BadRequestError) as raised:
@@ -180,19 +180,19 @@ def test_an_unsatisfiable_constraint_ends_one_request(client: openai.OpenAI) -> 
     assert ask(client, 0).choices[0].text
 
 
-def test_ends_that_are_put_off(client: openai.OpenAI) -> None:
+def test_min_tokens_and_ignore_eos_extend_the_text_within_the_constraint(client: openai.OpenAI) -> None:
     answer = ask(client, 0, ignore_eos=True, min_tokens=50, json_schema={"const": "x"}).choices[0]
     assert (answer.text, answer.finish_reason) == ('"x"', "stop")
 
 
-def test_log_probabilities_are_the_models(client: openai.OpenAI) -> None:
+def test_log_probabilities_of_constrained_text_are_the_models(client: openai.OpenAI) -> None:
     fields = {"response_format": {"type": "choice", "choices": ["zq"]}, "logprobs": 1}
     answer = ask(client, 0, **fields).choices[0]
     assert answer.text == "zq"
     assert all(value < -1 for value in answer.logprobs.token_logprobs)
 
 
-def test_errors_are_reported(client: openai.OpenAI) -> None:
+def test_invalid_constraint_is_reported(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError) as raised:
         ask(client, 0, json_schema={"type": "nix"})
     assert raised.value.param == "json_schema"

@@ -50,7 +50,7 @@ def request(connection: http.client.HTTPSConnection, **fields: object) -> http.c
     return connection.getresponse()
 
 
-def test_the_official_client_gets_answers_and_streams(server, files, monkeypatch):
+def test_official_client_over_tls_gets_answers_and_streams(server, files, monkeypatch):
     monkeypatch.setenv("SSL_CERT_FILE", str(files[0]))
     assert server.url.startswith("https://127.0.0.1:")
     with openai.OpenAI(base_url=server.url + "/v1", api_key="none", max_retries=0) as api:
@@ -71,7 +71,7 @@ def is_quiet(server: ServerProcess, cert: Path) -> bool:
     return not any(map(float, values))
 
 
-def test_chat_in_the_terminal_trusts_whom_it_is_told_to(server, files):
+def test_terminal_chat_trusts_the_configured_certificate(server, files):
     command = [*COMMAND, "chat", "--url", server.url, "--max-tokens", "5"]
 
     def chat(**more: str) -> subprocess.CompletedProcess[str]:
@@ -88,7 +88,7 @@ def test_chat_in_the_terminal_trusts_whom_it_is_told_to(server, files):
     assert done.stdout.strip()
 
 
-def test_a_renewed_certificate_is_read_on_sighup_and_streams_continue(tmp_path):
+def test_renewed_certificate_is_read_on_sighup_and_streams_continue(tmp_path):
     cert, key = make_certificate(tmp_path)
     old = tmp_path / "old.pem"
     old.write_bytes(cert.read_bytes())
@@ -107,7 +107,7 @@ def test_a_renewed_certificate_is_read_on_sighup_and_streams_continue(tmp_path):
         assert server.end() == 0
 
 
-def test_files_that_cannot_be_used_end_the_start_with_one_line(tmp_path, files):
+def test_unusable_certificate_files_end_the_start_with_one_line(tmp_path, files):
     cert, key = files
     _, other_key = make_certificate(tmp_path)
     absent = tmp_path / "absent.pem"

@@ -94,7 +94,7 @@ def test_required_calls_are_valid(template):
         assert streamed.finish_reason == "tool_calls"
 
 
-def test_calls_alongside_others_and_schemas_that_are_none():
+def test_constrained_and_free_answers_run_together_and_an_invalid_schema_is_refused():
     """Constrained and free answers at the same time; what cannot be compiled is a 400 that names the tool."""
     with serving("Qwen-Qwen2.5-7B-Instruct") as api:
         free = (

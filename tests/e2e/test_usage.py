@@ -39,7 +39,7 @@ def ids(server: ServerProcess, text: str) -> list[int]:
     return post(server, "/tokenize", {"content": text, "add_special": True})["tokens"]
 
 
-def test_prompts_choices_and_cached_tokens(server: ServerProcess) -> None:
+def test_usage_counts_prompts_choices_and_cached_tokens(server: ServerProcess) -> None:
     before = counters(server)
     body = {"prompt": [PROMPT, PROMPT + " a big", [5, 6, 7]], "n": 2, "max_tokens": 5, "ignore_eos": True}
     n_prompt = len(ids(server, PROMPT)) + len(ids(server, PROMPT + " a big")) + 3
@@ -60,7 +60,7 @@ def test_prompts_choices_and_cached_tokens(server: ServerProcess) -> None:
     assert after["cached"] - before["cached"] == cached
 
 
-def test_the_token_that_ends_a_text_counts(server: ServerProcess) -> None:
+def test_usage_counts_the_token_that_ends_a_text(server: ServerProcess) -> None:
     (end,) = post(server, "/tokenize", {"content": "."})["tokens"]
     answer = post(
         server,
@@ -78,7 +78,7 @@ def test_the_token_that_ends_a_text_counts(server: ServerProcess) -> None:
     assert answer["usage"]["completion_tokens"] == len(choice["tokens"]) + 1
 
 
-def test_a_stream_that_is_cut_counts_what_was_made(server: ServerProcess) -> None:
+def test_usage_of_a_cut_stream_counts_the_generated_tokens(server: ServerProcess) -> None:
     before = counters(server)
     connection = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=60)
     body = {"prompt": PROMPT, "ignore_eos": True, "stream": True, "max_tokens": 400}

@@ -100,7 +100,7 @@ def test_open_webui_lists_the_model_of_both_connections(backend: httpx.Client) -
 
 
 @pytest.mark.parametrize("model", NAMES)
-def test_open_webui_answers_whole_and_streamed(backend: httpx.Client, model: str) -> None:
+def test_open_webui_gets_whole_and_streamed_answers(backend: httpx.Client, model: str) -> None:
     backend.get("/api/models")  # it answers to names that it has listed
     whole = ask(backend, model=model).json()
     assert whole["choices"][0]["message"]["content"]
@@ -128,7 +128,7 @@ def test_open_webui_calls_tools(backend: httpx.Client) -> None:
     assert json.loads(call["function"]["arguments"])["town"] in ("Paris", "Rome")
 
 
-def test_open_webui_passes_ollamas_api_on(backend: httpx.Client) -> None:
+def test_open_webui_forwards_ollamas_api(backend: httpx.Client) -> None:
     def post(path: str, **body: Any) -> Any:
         response = backend.post(f"/ollama/api/{path}", json={"model": NAMES[1], **body})
         assert response.status_code == 200, response.text

@@ -26,7 +26,7 @@ def answers(name: str, script: str, url: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-def test_guidance_constrains_what_it_asks_for(url: str) -> None:
+def test_guidance_constraints_are_enforced(url: str) -> None:
     results = answers("guidance", "guidance_client.py", url)
     assert len(results) == 5 + 5 + 2
     for result in results:
@@ -40,7 +40,7 @@ def test_guidance_constrains_what_it_asks_for(url: str) -> None:
             assert re.fullmatch(PATTERNS[result["question"]], result["value"]), result
 
 
-def test_llama_index_answers_gives_objects_and_calls_tools(url: str) -> None:
+def test_llama_index_returns_answers_and_objects_and_calls_tools(url: str) -> None:
     results = {
         result["question"]: result["value"] for result in answers("llama-index", "llama_index_client.py", url)
     }

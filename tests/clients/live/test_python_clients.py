@@ -60,7 +60,7 @@ def pydantic_model(url: str) -> Any:
     return OpenAIChatModel(MODEL, provider=OpenAIProvider(base_url=f"{url}/v1", api_key="none"))
 
 
-def test_pydantic_ai_answers_and_gives_objects(url: str) -> None:
+def test_pydantic_ai_returns_answers_and_objects(url: str) -> None:
     from pydantic_ai import Agent, NativeOutput
 
     assert Agent(pydantic_model(url)).run_sync(QUESTION).output
@@ -152,7 +152,7 @@ def test_litellm_answers_through_both_apis(url: str) -> None:
 
 
 @pytest.mark.parametrize("mode", ["TOOLS", "JSON_SCHEMA"])
-def test_instructor_gives_objects(url: str, mode: str) -> None:
+def test_instructor_returns_objects(url: str, mode: str) -> None:
     import instructor
     from openai import OpenAI
 
@@ -168,7 +168,7 @@ def test_instructor_gives_objects(url: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["vllm", "sglang"])
-def test_outlines_constrains_what_it_asks_for(url: str, kind: str) -> None:
+def test_outlines_constraints_are_enforced(url: str, kind: str) -> None:
     import outlines
     from openai import OpenAI
     from outlines.types import CFG, Regex, date
@@ -185,7 +185,7 @@ def test_outlines_constrains_what_it_asks_for(url: str, kind: str) -> None:
     assert re.fullmatch(r"[0-9]{1,3}\+[0-9]{1,3}", model("Add two numbers.", CFG(sums)))
 
 
-def test_outlines_gives_objects_through_the_other_apis(url: str) -> None:
+def test_outlines_returns_objects_through_the_other_apis(url: str) -> None:
     import ollama
     import outlines
     from openai import OpenAI
@@ -198,7 +198,7 @@ def test_outlines_gives_objects_through_the_other_apis(url: str) -> None:
 # --- Semantic Kernel
 
 
-def test_semantic_kernel_answers_gives_objects_and_calls_functions(url: str) -> None:
+def test_semantic_kernel_returns_answers_and_objects_and_calls_functions(url: str) -> None:
     from openai import AsyncOpenAI
     from semantic_kernel import Kernel
     from semantic_kernel.connectors.ai.function_choice_behavior import FunctionChoiceBehavior

@@ -78,7 +78,7 @@ def worst(path: Path, ref: Golden, measure: Callable[..., float] = error, **load
         return max(map(measure, rows(session, ref), ref.logits))
 
 
-def test_the_references_are_there() -> None:
+def test_references_exist_for_every_variant() -> None:
     assert len(NAMES) >= 50
     assert {path.stem for path in FOLDER.glob("*.gguf")} == {*NAMES, *ENCODERS, *RANKERS}
 
@@ -102,7 +102,7 @@ def test_logits_and_greedy_tokens_match_those_of_transformers(
 
 
 @pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
-def test_the_result_does_not_depend_on_the_batch_size(name: str, same_greedy: GreedyComparison) -> None:
+def test_logits_do_not_depend_on_the_batch_size(name: str, same_greedy: GreedyComparison) -> None:
     ref = golden(name)
     with load(ref.path) as model:
         for n_batch in N_BATCH:
@@ -115,7 +115,9 @@ def test_the_result_does_not_depend_on_the_batch_size(name: str, same_greedy: Gr
 
 @pytest.mark.parametrize("flash_attn", every(3, ATTENTION))
 @pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
-def test_other_requests_change_nothing(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
+def test_other_requests_do_not_change_the_logits(
+    name: str, flash_attn: str, same_greedy: GreedyComparison
+) -> None:
     ref = golden(name)
     with load(ref.path, flash_attn=flash_attn, kv_cells=1024) as model:
         neighbours = [
@@ -132,7 +134,7 @@ def test_other_requests_change_nothing(name: str, flash_attn: str, same_greedy: 
 
 @pytest.mark.parametrize("flash_attn", every(3, ATTENTION))
 @pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
-def test_drafts_change_nothing(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
+def test_drafts_do_not_change_the_text(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
     ref = golden(name)
     with load(ref.path, flash_attn=flash_attn) as model:
         scheduler = model.scheduler()
@@ -147,7 +149,7 @@ def test_drafts_change_nothing(name: str, flash_attn: str, same_greedy: GreedyCo
 
 
 @pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
-def test_a_model_drafts_for_itself(name: str, same_greedy: GreedyComparison) -> None:
+def test_model_as_its_own_draft_model_gives_the_same_text(name: str, same_greedy: GreedyComparison) -> None:
     """Its cells follow the text through windows, long factors and latents, so that its drafts are right."""
     ref = golden(name)
     params = engine.ModelParameters(
@@ -177,7 +179,7 @@ CACHE_TYPES = {"f16": (0.02, 0.1), "bf16": (0.1, 0.3), "q8_0": (0.4, 1.0)}
 @pytest.mark.parametrize("flash_attn", ATTENTION)
 @pytest.mark.parametrize("kv_type", every(2, ["f16", "bf16"]))
 @pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
-def test_narrow_caches_stay_close(
+def test_logits_with_a_narrow_cache_stay_close(
     name: str, kv_type: str, flash_attn: str, same_greedy: GreedyComparison
 ) -> None:
     ref, (bound, tie) = golden(name), CACHE_TYPES[kv_type]
@@ -190,7 +192,9 @@ def test_narrow_caches_stay_close(
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on"])
 @pytest.mark.parametrize("name", [name for name in NAMES if re.search("head-(?!80)|rope", name)])
-def test_a_cache_of_8_bits_stays_close(name: str, flash_attn: str, same_greedy: GreedyComparison) -> None:
+def test_logits_with_an_8_bit_cache_stay_close(
+    name: str, flash_attn: str, same_greedy: GreedyComparison
+) -> None:
     ref, (bound, tie) = golden(name), CACHE_TYPES["q8_0"]
     with load(ref.path, "q8_0", flash_attn) as model, start(model) as session:
         assert max(map(rms_error, rows(session, ref), ref.logits)) < bound
@@ -204,7 +208,7 @@ def test_a_quantized_cache_needs_heads_of_whole_blocks(name: str) -> None:
 
 
 @pytest.mark.parametrize("kv_type", ["q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"])
-def test_own_and_ggml_attention_read_the_same_from_a_quantized_cache(kv_type: str) -> None:
+def test_our_and_ggmls_attention_agree_on_a_quantized_cache(kv_type: str) -> None:
     ref = golden("llama-head-64")
     collected = []
     for flash_attn in ("auto", "on"):
@@ -239,7 +243,7 @@ def test_a_prefix_from_the_cache_gives_the_same_logits(name: str, kv_type: str) 
 
 
 @pytest.mark.parametrize("mistake", every(9, MISTAKES))
-def test_a_mistake_is_noticed(mistake: str, tmp_path: Path) -> None:
+def test_mistake_in_the_graph_is_detected(mistake: str, tmp_path: Path) -> None:
     name, change = MISTAKES[mistake]
     ref = golden(name)
     model = TinyModel.read(ref.path)
@@ -256,7 +260,7 @@ GELU = dict.fromkeys(TANH, "gelu_erf") | dict.fromkeys(ERF, "gelu")
 
 
 @pytest.mark.parametrize("name", GELU)
-def test_the_other_gelu_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_wrong_gelu_is_detected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ref, activate = golden(name), ForwardContext.activate
 
     def other(step: ForwardContext, layer: int, activation: str, *parts: Any) -> Any:

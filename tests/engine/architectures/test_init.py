@@ -28,7 +28,7 @@ def test_an_unknown_architecture_is_refused_with_a_list_of_the_supported(name: s
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
-def test_an_architecture_is_short_and_imports_no_converter(path: Path) -> None:
+def test_architecture_file_is_short_and_imports_no_converter(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= MAX_LINES
     imported = [node.module or "" for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]

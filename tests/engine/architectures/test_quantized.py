@@ -61,10 +61,10 @@ def folder(tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.parametrize("name", matrix(FORMATS, COMMON.__contains__))
-def test_every_type_of_weights(name: str, folder: Path) -> None:
+def test_every_weight_type_stays_close_to_f32(name: str, folder: Path) -> None:
     check(name, wide_model(seed=1), folder)
 
 
 @pytest.mark.parametrize("name", matrix(FORMATS, COMMON.__contains__))
-def test_every_type_of_experts(name: str, folder: Path) -> None:
+def test_every_expert_type_stays_close_to_f32(name: str, folder: Path) -> None:
     check(name, wide_model(seed=2, n_expert=3), folder)

@@ -70,7 +70,7 @@ def test_publish_shares_what_is_computed_with_others(pool: CellPool, prefix: Pre
 
 
 @pytest.mark.parametrize("published", [False, True])
-def test_truncate_frees_what_is_behind_and_can_continue_elsewhere(
+def test_truncate_frees_the_cells_behind_and_the_sequence_can_continue_differently(
     pool: CellPool, prefix: PrefixCache, published: bool
 ) -> None:
     sequence = computed(pool, prefix, [1, 2, 3, 4])
@@ -86,7 +86,7 @@ def test_truncate_frees_what_is_behind_and_can_continue_elsewhere(
     assert CachedSequence(pool, prefix, [1, 2, 7, 8, 9]).attach() == 4
 
 
-def test_release_that_keeps_nothing_forgets_what_was_published(pool: CellPool, prefix: PrefixCache) -> None:
+def test_release_without_keep_forgets_published_cells(pool: CellPool, prefix: PrefixCache) -> None:
     sequence = computed(pool, prefix, [1, 2, 3])
     sequence.publish()
     sequence.release(keep=False)

@@ -60,7 +60,7 @@ def test_a_long_prompt_takes_whole_blocks_before_scattered_cells() -> None:
     assert pool.alloc(2 * BLOCK + 1).tolist() == [*range(2 * BLOCK, 4 * BLOCK), 3]
 
 
-def test_an_exhausted_pool_says_so() -> None:
+def test_alloc_from_an_exhausted_pool_raises_out_of_memory() -> None:
     pool = CellAllocator(4)
     pool.alloc(3)
     with pytest.raises(OutOfMemoryError, match="1 of 4 cells free, 2 are needed"):
@@ -70,7 +70,7 @@ def test_an_exhausted_pool_says_so() -> None:
         pool.alloc_one()
 
 
-def test_freeing_twice_is_a_bug_that_shows() -> None:
+def test_free_of_a_free_cell_is_an_error() -> None:
     pool = CellAllocator(100)
     cells = pool.alloc(50)
     pool.free(cells[10:20])

@@ -17,7 +17,7 @@ BROKEN = 7  # a token whose embedding is no number
 
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
-def test_nan_stays_with_its_session(flash_attn: str, tmp_path: Path) -> None:
+def test_nan_in_a_session_does_not_reach_others(flash_attn: str, tmp_path: Path) -> None:
     model = TinyModel.read(FOLDER / "llama-gqa-tied.gguf")
     model.tensors["token_embd.weight"][BROKEN] = np.nan
     model.tensors["output.weight"] = TinyModel.read(FOLDER / "llama-gqa-tied.gguf").tensors[

@@ -62,7 +62,7 @@ class Book:
         return children(self.index.roots[PLAIN]) if PLAIN in self.index.roots else {}
 
 
-def test_nothing_is_known_at_first() -> None:
+def test_match_in_an_empty_cache_finds_nothing() -> None:
     book = Book()
     assert book.index.match(tokens_of("abc")) == (0, array("i"), None, 0, 0, Miss.NEW)
     assert book.index.acquire(tokens_of("abc")).node is None
@@ -85,7 +85,7 @@ def test_a_prefix_is_found_token_by_token() -> None:
     assert book.tree() == {"the cat": {}}  # looking does not split
 
 
-def test_branches_share_their_beginning() -> None:
+def test_branches_share_their_common_prefix() -> None:
     book = Book()
     book.keep("the cat")
     used = book.pool.n_cells - book.pool.n_free
@@ -105,7 +105,7 @@ def test_a_conversation_stays_one_node() -> None:
     assert book.known("hi there you too") == "hi there you"
 
 
-def test_a_node_grows_in_place_only_if_nobody_else_ends_in_it() -> None:
+def test_node_grows_in_place_only_if_no_other_sequence_ends_in_it() -> None:
     book = Book()
     first, cells, _ = book.hold(tokens_of("abc"))
     assert first is not None
@@ -122,7 +122,7 @@ def test_a_node_grows_in_place_only_if_nobody_else_ends_in_it() -> None:
     assert book.index.n_evictable == book.index.n_cells == 4
 
 
-def test_cells_computed_twice_are_given_back() -> None:
+def test_cells_computed_twice_are_freed() -> None:
     book = Book()
     tokens = tokens_of("same")
     mine = book.pool.alloc(4)
@@ -135,7 +135,7 @@ def test_cells_computed_twice_are_given_back() -> None:
     book.index.check()
 
 
-def test_least_recently_used_goes_first() -> None:
+def test_eviction_takes_the_least_recently_used_first() -> None:
     book = Book(13)
     for text in ("aaa", "bbb", "ccc", "ddd"):
         book.keep(text)
@@ -149,7 +149,7 @@ def test_least_recently_used_goes_first() -> None:
     book.index.check()
 
 
-def test_the_end_of_use_counts() -> None:
+def test_release_counts_as_use() -> None:
     book = Book(13)
     node, _, _ = book.hold(tokens_of("aaa"))
     assert node is not None
@@ -160,7 +160,7 @@ def test_the_end_of_use_counts() -> None:
     assert [book.known(text) for text in ("aaa", "bbb", "ccc", "ddd")] == ["aaa", "", "", ""]
 
 
-def test_a_look_does_not_count_as_use() -> None:
+def test_match_does_not_count_as_use() -> None:
     book = Book(12)
     book.keep("aaa")
     book.keep("bbb")
@@ -179,7 +179,7 @@ def test_a_leaf_is_trimmed_from_its_tail() -> None:
     book.index.check()
 
 
-def test_leaves_go_before_what_they_continue() -> None:
+def test_leaves_are_evicted_before_their_parents() -> None:
     book = Book()
     for text in ("system: one", "system: two"):
         book.keep(text)
@@ -191,7 +191,7 @@ def test_leaves_go_before_what_they_continue() -> None:
     book.index.check()
 
 
-def test_what_is_locked_stays() -> None:
+def test_locked_cells_are_not_evicted() -> None:
     book = Book()
     node, _, _ = book.hold(tokens_of("locked"))
     assert node is not None
@@ -206,7 +206,7 @@ def test_what_is_locked_stays() -> None:
     book.index.check()
 
 
-def test_the_match_tells_what_locking_it_takes_from_the_evictable() -> None:
+def test_match_counts_the_unlocked_cells_that_locking_would_take() -> None:
     book = Book()
     node, _, _ = book.hold(tokens_of("abc"))
     assert node is not None
@@ -236,7 +236,7 @@ def test_a_locked_node_may_be_split() -> None:
     book.index.check()
 
 
-def test_forget_drops_what_nobody_else_uses() -> None:
+def test_forget_drops_cells_that_no_other_sequence_uses() -> None:
     book = Book()
     first, _, _ = book.hold(tokens_of("shared, mine"))
     second, _, _ = book.hold(tokens_of("shared, yours"))
@@ -252,7 +252,7 @@ def test_forget_drops_what_nobody_else_uses() -> None:
     book.index.check()
 
 
-def test_the_order_of_eviction_does_not_pile_up() -> None:
+def test_eviction_queue_does_not_grow_without_bound() -> None:
     book = Book()
     for _ in range(5000):
         node = book.index.acquire(tokens_of("x")).node
@@ -265,7 +265,7 @@ def test_the_order_of_eviction_does_not_pile_up() -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_random_use_against_what_was_written(seed: int) -> None:
+def test_random_use_matches_the_written_contents(seed: int) -> None:
     """Whatever is held, released, forgotten and evicted: a match tells only what the cells really hold."""
     rng = random.Random(seed)
     book = Book(40)
@@ -308,7 +308,7 @@ def test_random_use_against_what_was_written(seed: int) -> None:
     assert book.pool.n_free == book.pool.n_cells
 
 
-def test_a_match_says_why_it_ends():
+def test_match_reports_why_it_ends():
     pool = CellPool(12)
     cache = PrefixCache(pool)
 

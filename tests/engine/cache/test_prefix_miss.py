@@ -21,7 +21,7 @@ from engine.cache.prefix_miss import Miss, common_prefix, miss_after
         ({}, {1}, 0, Miss.EVICTED),
     ],
 )
-def test_what_followed_once_was_evicted_and_else_the_children_decide(children, evicted, n, reason):
+def test_miss_after_evicted_tokens_is_evicted_else_the_children_decide(children, evicted, n, reason):
     assert miss_after(children, evicted, 1, n) == reason
 
 

@@ -75,7 +75,7 @@ def with_heads_of_32(name: str, path: Path) -> Path:
     return model.write(path)
 
 
-def test_every_decoder_has_one() -> None:
+def test_every_decoder_has_a_case() -> None:
     encoders = {"bert", "nomic-bert", "modern-bert", "gemma-embedding", "jina-bert-v2"}
     others = {*encoders, "mamba", "mamba2"}  # and models without attention
     assert set(GOLDENS) == set(architectures.names()) - others
@@ -83,7 +83,7 @@ def test_every_decoder_has_one() -> None:
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on"])
 @pytest.mark.parametrize("arch", every(12, GOLDENS))
-def test_narrow_caches_stay_close(arch: str, flash_attn: str, tmp_path: Path) -> None:
+def test_logits_with_a_quantized_cache_stay_close(arch: str, flash_attn: str, tmp_path: Path) -> None:
     path, prompt = with_heads_of_32(GOLDENS[arch], tmp_path / "model.gguf"), golden(GOLDENS[arch]).prompt[:90]
     collected = {}
     for kv_type in ("f32", *BOUNDS):

@@ -38,14 +38,18 @@ def check_continuation(ref_path: Path, prompt: list[int], path: Path, **params: 
 
 @pytest.mark.parametrize("flash_attn", ATTENTION)
 @pytest.mark.parametrize("name", matrix(NAMES, REPRESENTATIVES.__contains__))
-def test_every_architecture_continues(name: str, flash_attn: str, tmp_path: Path) -> None:
+def test_restored_session_of_every_architecture_continues_alike(
+    name: str, flash_attn: str, tmp_path: Path
+) -> None:
     ref = golden(name)
     check_continuation(ref.path, ref.prompt[:100], tmp_path / "saved", flash_attn=flash_attn)
 
 
 @pytest.mark.parametrize("flash_attn", ATTENTION)
 @pytest.mark.parametrize("kv_type", KV_TYPES)
-def test_every_type_of_cache(kv_type: str, flash_attn: str, tmp_path: Path) -> None:
+def test_restored_session_of_every_cache_type_continues_alike(
+    kv_type: str, flash_attn: str, tmp_path: Path
+) -> None:
     ref = golden("llama-head-64")
     if flash_attn == "off" and kv_type not in ("f32", "f16", "bf16"):
         with pytest.raises(engine.ConfigError, match="needs flash attention"):
@@ -54,7 +58,7 @@ def test_every_type_of_cache(kv_type: str, flash_attn: str, tmp_path: Path) -> N
     check_continuation(ref.path, ref.prompt, tmp_path / "saved", kv_type=kv_type, flash_attn=flash_attn)
 
 
-def test_the_logits_after_a_prompt_are_kept(tmp_path: Path) -> None:
+def test_saved_session_keeps_the_logits_after_the_prompt(tmp_path: Path) -> None:
     """Computing the last token again, alone, could round differently than within its prompt."""
     ref = golden("llama-gqa-tied")
     with load(ref.path) as model:
@@ -85,7 +89,7 @@ def test_restore_of_scattered_cells_continues_alike(tmp_path: Path) -> None:
                 assert go_on(again) == go_on(session)
 
 
-def test_cells_and_prefix_cache(tmp_path: Path) -> None:
+def test_restored_session_shares_cells_with_the_prefix_cache(tmp_path: Path) -> None:
     ref, path = golden("llama-gqa-tied"), tmp_path / "saved"
     with load(ref.path) as model:
         with start(model, cache_prompt=True) as session:
@@ -110,7 +114,7 @@ def test_cells_and_prefix_cache(tmp_path: Path) -> None:
         assert model.pool.n_free + model.prefix.n_cells == 256
 
 
-def test_prefixes_make_room_and_sessions_do_not(tmp_path: Path) -> None:
+def test_restore_evicts_prefixes_but_not_sessions(tmp_path: Path) -> None:
     ref, path = golden("llama-gqa-tied"), tmp_path / "saved"
     with load(ref.path) as model:
         saved(model, path).close()
@@ -128,7 +132,7 @@ def test_prefixes_make_room_and_sessions_do_not(tmp_path: Path) -> None:
             assert model.pool.n_free + model.prefix.n_cells == 56
 
 
-def test_a_session_of_a_scheduler(tmp_path: Path) -> None:
+def test_sequence_of_a_scheduler_can_be_saved(tmp_path: Path) -> None:
     """A running request is saved; another engine finds its prefix and goes on to the same text."""
     ref, path = golden("llama-gqa-tied"), tmp_path / "saved"
     requested = request("x", ref.prompt[:80], n=24, n_batch=32)

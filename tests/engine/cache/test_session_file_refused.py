@@ -19,7 +19,7 @@ from support.builders.snapshots import GREEDY, go_on, load, saved, start
 from support.quick import examples
 
 
-def test_nothing_to_save(tmp_path: Path) -> None:
+def test_save_of_an_empty_session_is_refused(tmp_path: Path) -> None:
     with load(golden("llama-gqa-tied").path) as model:
         session = start(model)
         with pytest.raises(engine.ConfigError, match="the session is empty"):
@@ -31,7 +31,7 @@ def test_nothing_to_save(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("where", ["missing/saved", "folder", "nul\0"])
-def test_a_place_that_cannot_be_written(where: str, tmp_path: Path) -> None:
+def test_save_to_an_unwritable_path_is_an_error(where: str, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with load(golden("llama-gqa-tied").path) as model, start(model) as session:
         session.feed_prompt([5, 6])
@@ -40,7 +40,7 @@ def test_a_place_that_cannot_be_written(where: str, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["folder"]
 
 
-def test_an_older_file_stays_if_saving_fails(tmp_path: Path) -> None:
+def test_failed_save_keeps_the_older_file(tmp_path: Path) -> None:
     path = tmp_path / "saved"
 
     def stop(fraction: float, text: str) -> None:
@@ -101,7 +101,7 @@ def test_restore_into_another_model_is_refused(tmp_path: Path) -> None:
         assert session.n_past == 104
 
 
-def test_another_cache_or_context(tmp_path: Path) -> None:
+def test_restore_with_another_cache_or_context_is_refused(tmp_path: Path) -> None:
     path, model_path = tmp_path / "saved", golden("llama-head-64").path
     with load(model_path, kv_type="q4_0") as model:
         saved(model, path).close()
@@ -155,7 +155,7 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_header(damage: str, tmp_path: Path) -> None:
+def test_restore_of_a_damaged_header_is_refused(damage: str, tmp_path: Path) -> None:
     path, (change, text) = tmp_path / "saved", DAMAGE[damage]
     with load(golden("llama-gqa-tied").path) as model:
         saved(model, path).close()
@@ -163,7 +163,7 @@ def test_a_damaged_header(damage: str, tmp_path: Path) -> None:
         refuse(model, path, engine.ModelError, text)
 
 
-def test_tokens_that_are_none(tmp_path: Path) -> None:
+def test_restore_of_tokens_outside_the_vocabulary_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "saved"
     with load(golden("llama-gqa-tied").path) as model:
         with saved(model, path) as session:
@@ -182,7 +182,7 @@ def test_restore_of_another_file_is_refused(content: bytes, tmp_path: Path) -> N
         refuse(model, tmp_path / "saved", engine.ModelError, "is not a saved session")
 
 
-def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
+def test_restore_of_a_file_that_cannot_be_opened_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with load(golden("llama-gqa-tied").path) as model:
         refuse(model, tmp_path / "none", engine.ConfigError, "cannot be opened: No such file")
@@ -191,7 +191,7 @@ def test_files_that_cannot_be_opened(tmp_path: Path) -> None:
         refuse(model, Path("a\0b"), engine.ConfigError, re.escape("a\\x00b: the session cannot be opened"))
 
 
-def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+def test_restore_of_a_shrinking_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "saved"
     with load(golden("llama-gqa-tied").path) as model:
         saved(model, path).close()
@@ -206,7 +206,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
         assert not any(model.cache.k[0].get()[: 50 * model.cache.k[0].strides[1]])  # numbers, not garbage
 
 
-def test_only_an_empty_session_becomes_another(tmp_path: Path) -> None:
+def test_restore_into_a_session_with_tokens_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "saved"
     with load(golden("llama-gqa-tied").path) as model, saved(model, path) as session:
         with pytest.raises(engine.ConfigError, match="start a new one"):
@@ -230,7 +230,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @examples(200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_any_damage_is_noticed(whole: Any, data: st.DataObject) -> None:
+def test_any_damage_is_detected(whole: Any, data: st.DataObject) -> None:
     model, content, path = whole
     kind = data.draw(st.sampled_from(["cut", "flip", "header", "insert"]))
     end = 8 + int.from_bytes(content[:8], "little") if kind == "header" else len(content)

@@ -106,7 +106,7 @@ def test_drop_frees_the_checkpoint_of_a_node_that_was_removed() -> None:
     assert (holder.checkpoint, slots.n_checkpoints, slots.n_available) == (NO_SLOT, 0, 1)
 
 
-def test_check_notices_a_lost_slot_and_free_one_that_is_free() -> None:
+def test_check_detects_a_lost_slot_and_free_refuses_a_free_one() -> None:
     slots, _ = make(2)
     slot = slots.take()
     nobody: list[Checkpointed] = []

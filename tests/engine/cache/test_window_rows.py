@@ -16,7 +16,7 @@ def rows(n_rows: int = 12, window: int = 4) -> WindowRows:
     return WindowRows(n_rows, window, 20, interval=512, slack=2)
 
 
-def test_a_sequence_drops_what_its_next_tokens_do_not_see() -> None:
+def test_sequence_drops_rows_that_its_next_tokens_do_not_read() -> None:
     windows = rows()
     held = HeldRows(windows)
     for n in range(1, 10):
@@ -46,13 +46,13 @@ def test_a_checkpoint_keeps_rows_until_they_are_needed() -> None:
     windows.check([CELLS[10:20]], [], [cell < 10 for cell in range(20)])
 
 
-def test_within_one_window_every_length_can_be_gone_on_from() -> None:
+def test_every_length_within_one_window_can_be_resumed() -> None:
     windows = rows(window=8)
     windows.take(CELLS[:7])
     assert [windows.n_resumable(CELLS[:n]) for n in range(8)] == list(range(8))
 
 
-def test_a_sequence_that_takes_over_cells_of_others_moves_its_rows_there() -> None:
+def test_sequence_that_takes_over_cells_moves_its_rows_to_them() -> None:
     windows = rows()
     windows.take(CELLS[:2])  # another sequence has rows for the first two cells only
     windows.take(CELLS[10:14])

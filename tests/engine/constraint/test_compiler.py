@@ -84,7 +84,7 @@ def test_compile_of_each_kind_accepts_only_its_language(
 
 
 @pytest.mark.parametrize("name", every(2, ["stories", "llama-spm", "gpt-2", "qwen2"]))
-def test_any_allowed_token_leads_on(name: str) -> None:
+def test_every_allowed_token_can_be_continued(name: str) -> None:
     for seed in range(3):
         walk = Walk(Constraint("json_schema", json.dumps(PERSON)), name, seed).run(60, b'"},:0')
         assert walk.matcher.may_stop
@@ -95,7 +95,7 @@ def test_any_allowed_token_leads_on(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", every(3, ["stories", "llama-spm", "qwen2"]))
-def test_special_tokens_are_not_text(name: str) -> None:
+def test_special_token_does_not_match_its_text(name: str) -> None:
     special = [i for i in range(tokenizer(name).n_vocab) if tokenizer(name).is_special(i)]
     assert special
     free = allowed(compiler(name).compile(Constraint("regex", "(?s:.*)")), compiler(name).n_words)
@@ -108,7 +108,7 @@ def test_special_tokens_are_not_text(name: str) -> None:
     assert allowed(matcher, compiler(name).n_words) == {special[0]}
 
 
-def test_how_grammars_name_tokens() -> None:
+def test_grammar_names_a_token_by_text_or_id() -> None:
     stories = tokenizer("stories")
     end = stories.vocabulary.ids["<|end|>"]
     assert token_rule(stories, end) == f"<[{end}]>"
@@ -116,7 +116,7 @@ def test_how_grammars_name_tokens() -> None:
     assert token_rule(stories, quote) == '"\\""'
 
 
-def test_free_text_until_a_trigger() -> None:
+def test_free_text_until_a_trigger_is_unconstrained() -> None:
     """As the module's documentation has it."""
     call = 'start: (call)* /(?s:.*)/\ncall: until %json {"type": "object"} "</tool_call>"\n'
     call += "until[lazy]: /(?s:.*)<tool_call>/\n"
@@ -132,7 +132,7 @@ def test_free_text_until_a_trigger() -> None:
     assert takes(Constraint("lark", needed), good[2])
 
 
-def test_a_special_token_as_trigger() -> None:
+def test_special_token_as_trigger_starts_the_constraint() -> None:
     stories = tokenizer("stories")
     mark = stories.vocabulary.ids["<|user|>"]
     lark = f"start: (TEXT <[{mark}]> /[0-9]+/)* TEXT\nTEXT: /(?s:.*)/"
@@ -147,7 +147,7 @@ def test_a_special_token_as_trigger() -> None:
     assert all(text.isdigit() for text in texts)
 
 
-def test_copies_and_the_cache() -> None:
+def test_cached_constraint_gives_independent_matchers() -> None:
     constraint = Constraint("regex", "[a-z]{2}")
     one, other = compiler().compile(constraint), compiler().compile(constraint)
     (token,) = tokenizer("stories").encode("a", add_special=False)
@@ -167,7 +167,7 @@ def test_same_constraint_at_once_is_compiled_once(monkeypatch: pytest.MonkeyPatc
     assert len({id(matcher) for matcher in matchers}) == 20
 
 
-def test_from_several_threads() -> None:
+def test_compile_from_several_threads_gives_the_same_result() -> None:
     own = ConstraintCompiler(vocabulary_of(tokenizer("stories")))
     constraints = [Constraint("regex", f"a{{{n}}}") for n in range(1, 40)] * 3
     with ThreadPoolExecutor(8) as threads:
@@ -177,7 +177,7 @@ def test_from_several_threads() -> None:
     own.close()
 
 
-def test_vocabularies_of_other_sizes() -> None:
+def test_vocabulary_with_more_or_fewer_logits_than_tokens_is_handled() -> None:
     stories = tokenizer("stories")
     more = ConstraintCompiler(vocabulary_of(stories, stories.n_vocab + 70))
     assert more.n_words == (stories.n_vocab + 70 + 31) // 32
@@ -188,7 +188,7 @@ def test_vocabularies_of_other_sizes() -> None:
     assert max([*fewer.special, *fewer.eog]) < 40
 
 
-def test_a_vocabulary_that_cannot_end() -> None:
+def test_vocabulary_without_end_token_still_reports_completion() -> None:
     letters = ConstraintCompiler(GrammarVocabulary([b"a", b"b", b"\xff", b""], [], [], 4))
     matcher = letters.compile(Constraint("regex", "a|ab"))
     assert allowed(matcher, letters.n_words) == {0}
@@ -199,7 +199,7 @@ def test_a_vocabulary_that_cannot_end() -> None:
     assert matcher.must_stop
 
 
-def test_only_some_of_a_schema() -> None:
+def test_lenient_schema_is_enforced_in_part() -> None:
     schema = {"x-guidance": {"lenient": True}, "type": "array", "uniqueItems": True}
     matcher = compiler().compile(Constraint("json_schema", json.dumps(schema)))
     assert any("uniqueItems" in line for line in matcher.ignored)
@@ -249,19 +249,19 @@ def test_compile_of_an_invalid_constraint_names_the_mistake(constraint: Constrai
     assert len(str(raised.value)) < 400
 
 
-def test_property_named_as_terminals_of_names_are_is_any_other_property() -> None:
+def test_property_named_like_a_terminal_is_treated_as_any_other() -> None:
     schema = {"properties": {f"LIMITED_NAME_{'9' * 5000}_": {"type": "null"}}, "additionalProperties": False}
     compiler().compile(Constraint("json_schema", json.dumps({"type": "object", **schema})))
 
 
-def test_too_complex_shows_in_a_trial() -> None:
+def test_probe_of_a_too_complex_constraint_is_refused() -> None:
     wide = "start: " + " | ".join(f"a{i}" for i in range(2000)) + "\n"
     wide += "".join(f'a{i}: "x{i}" a{i * 7 % 2000}?\n' for i in range(2000))
     with pytest.raises(ConfigError, match="too complex"):
         compiler().probe(compiler().compile(Constraint("lark", wide)))
 
 
-def test_text_that_can_only_continue_in_one_way_forever() -> None:
+def test_text_with_one_endless_continuation_never_stops() -> None:
     """llguidance would look for its end if it were not told not to."""
     for lark in ("start: A B\nA: /a*/\nB: /ab/", '%llguidance {"no_forcing": false}\nstart: "a" start'):
         matcher = compiler().compile(Constraint("lark", lark))
@@ -282,7 +282,7 @@ FORCED = [
 
 
 @pytest.mark.parametrize(("options", "asks"), [(subject._OPTIONS, False), ("\n", True)])
-def test_llguidance_asks_for_no_tokens_of_a_text_unless_forcing_is_on(
+def test_llguidance_tokenizes_no_text_without_forcing(
     options: str, asks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So that the vocabulary it is given need not tokenize. It would, for the only text that is allowed."""
@@ -308,7 +308,7 @@ def test_llguidance_asks_for_no_tokens_of_a_text_unless_forcing_is_on(
     assert bool(texts) == asks
 
 
-def test_grammars_are_written_once_for_all() -> None:
+def test_choice_and_regex_are_written_as_lark() -> None:
     nothing = GrammarVocabulary([], [], [], 0)
     assert grammar(Constraint("choice", '["a/b", "\\u00e9"]'), nothing).text == 'start: "a/b" | "\\u00e9"'
     assert grammar(Constraint("regex", "a/b"), nothing).text == r"start: /a\/b/"

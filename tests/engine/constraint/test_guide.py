@@ -84,7 +84,7 @@ def test_compile_resumes_after_the_generated_tokens(guides: OutputGuides, compil
 
 
 @pytest.mark.parametrize("when", ["compiling", "resuming"])
-def test_compile_hands_on_what_failed(guides: OutputGuides, compiler: FakeCompiler, when: str) -> None:
+def test_compile_passes_on_the_error(guides: OutputGuides, compiler: FakeCompiler, when: str) -> None:
     guide = guides.compile(ANY, None, [66])
     if when == "compiling":
         compiler.futures[0].set_exception(ConfigError("too complex"))
@@ -99,7 +99,7 @@ def test_compile_refuses_a_block_that_cannot_be_enforced(guides: OutputGuides) -
         guides.compile(None, Reasoning(end=(N_VOCAB,), opened=True))
 
 
-def test_fill_gives_the_mask_of_the_matcher(guides: OutputGuides, compiler: FakeCompiler) -> None:
+def test_fill_returns_the_mask_of_the_matcher(guides: OutputGuides, compiler: FakeCompiler) -> None:
     assert allowed(guides.fill(compiled(guides, compiler, FakeMatcher(40)))) == [40]
 
 
@@ -108,7 +108,7 @@ def test_fill_allows_the_opening_of_a_block_too(guides: OutputGuides, compiler: 
     assert allowed(guides.fill(guide)) == [OPEN, 40]
 
 
-def test_fill_inside_of_a_block_bans_only_the_end(guides: OutputGuides, compiler: FakeCompiler) -> None:
+def test_fill_inside_a_block_bans_only_the_end(guides: OutputGuides, compiler: FakeCompiler) -> None:
     guide = compiled(guides, compiler, FakeMatcher(40), end=(CLOSE,), opened=True)
     assert allowed(guides.fill(guide)) == [i for i in range(N_VOCAB) if i != EOG]
     assert not guide.may_stop, "the constrained output is still to come"

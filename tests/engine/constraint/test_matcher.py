@@ -14,7 +14,7 @@ from support.references.json_walk import END, allowed, compiler
 A, B = b"ab"
 
 
-def test_text_that_is_complete_may_end_and_then_must() -> None:
+def test_complete_text_may_stop_and_finally_must_stop() -> None:
     matcher = compiler().compile(Constraint("regex", "ab?"))
     assert not matcher.may_stop
     matcher.commit(A)
@@ -35,7 +35,7 @@ def test_token_that_does_not_match_is_an_error_from_then_on() -> None:
     assert not matcher.must_stop
 
 
-def test_copy_goes_its_own_way_also_with_names() -> None:
+def test_copy_is_independent_including_its_names() -> None:
     matcher = compiler().compile(Constraint("json_object"))
     for byte in b'{"a":1,"':
         matcher.commit(byte)
@@ -47,7 +47,7 @@ def test_copy_goes_its_own_way_also_with_names() -> None:
         assert one.accepts(ord('"')) == takes_b
 
 
-def test_an_ambiguous_grammar_ends_before_it_takes_long() -> None:
+def test_ambiguous_grammar_is_refused_before_it_takes_long() -> None:
     matcher = compiler().compile(Constraint("lark", 'start: e\ne: e e | e e e | "x" | ""'))
     mask = array("I", bytes(4 * compiler().n_words))
 
@@ -77,5 +77,5 @@ def test_error_of_llguidance_becomes_one_line(error: str, line: str) -> None:
     assert error_line(error) == line
 
 
-def test_error_in_a_grammar_of_the_client_keeps_its_place() -> None:
+def test_error_in_a_clients_grammar_keeps_its_location() -> None:
     assert error_line("at 3(7): unknown name: x", located=True) == "line 3, column 7: unknown name: x"

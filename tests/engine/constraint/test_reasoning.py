@@ -84,7 +84,7 @@ def test_block_after_each_token_is_in_the_expected_state(
     assert states(block(**fields), tokens) == expected
 
 
-def test_the_end_is_forced_in_order() -> None:
+def test_spent_budget_forces_the_end_tokens_in_order() -> None:
     subject, forced = block(end=TEXT_CLOSE, opened=True, budget=1), []
     subject.commit(10)
     while (token := subject.forced) is not None:
@@ -94,7 +94,7 @@ def test_the_end_is_forced_in_order() -> None:
     assert subject.over
 
 
-def test_what_opens_it_next() -> None:
+def test_opening_returns_the_next_opening_token() -> None:
     subject = block(start=TEXT_OPEN, end=TEXT_CLOSE)
     assert subject.opening == 3
     assert subject.ambiguous(3)
@@ -105,7 +105,7 @@ def test_what_opens_it_next() -> None:
     assert not block(start=OPEN, end=CLOSE).ambiguous(1)
 
 
-def test_commit_tells_what_the_constraint_is_about() -> None:
+def test_commit_says_which_tokens_are_constrained() -> None:
     subject = block(start=OPEN, end=CLOSE)
     about = [subject.commit(token) for token in (8, 1, 10, 2, 10, 2)]
     assert about == [True, False, False, False, True, True]
@@ -132,7 +132,7 @@ def test_a_long_block_is_followed_in_constant_memory() -> None:
         ({"start": OPEN * 65, "end": CLOSE}, "at most 64"),
     ],
 )
-def test_what_could_not_be_followed(fields: dict[str, object], message: str) -> None:
+def test_block_that_cannot_be_followed_is_refused(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         check_reasoning(Thinking(**fields), 32)  # type: ignore[arg-type]
     check_reasoning(Thinking(start=OPEN, end=CLOSE, budget=0), 32)

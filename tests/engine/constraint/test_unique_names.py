@@ -83,7 +83,7 @@ def test_tokens_that_would_complete_a_duplicate_name_are_masked() -> None:
     assert b'"' not in names_allowed_behind('{"a\\"b": "}", "a\\"b')
 
 
-def test_tokens_that_begin_and_end_a_name() -> None:
+def test_token_that_begins_and_ends_a_duplicate_name_is_masked() -> None:
     assert {b'""', b'"":'} <= names_allowed_behind('{"a": 1, ')
     assert not {b'""', b'"":'} & names_allowed_behind('{"": 1, ')
     assert b',""' not in names_allowed_behind('{"": 1')
@@ -91,7 +91,7 @@ def test_tokens_that_begin_and_end_a_name() -> None:
     assert b'": ' not in names_allowed_behind('{"": 1, "')
 
 
-def test_beginnings_that_are_used_up() -> None:
+def test_used_up_beginnings_are_masked() -> None:
     schema = {
         "type": "object",
         "patternProperties": {"^(a[01]|[b-z][0-9])$": {"type": "integer"}},
@@ -102,7 +102,7 @@ def test_beginnings_that_are_used_up() -> None:
     assert b"b" in names_allowed_behind('{"a0": 1, "a1": 1, "', schema)
 
 
-def test_inside_of_other_grammars() -> None:
+def test_names_are_unique_inside_other_grammars() -> None:
     matcher = compiler().compile(Constraint("lark", 'start: /[a-z{" ]*:/ %json {"type": "object"} "!"'))
     for byte in b'say {a so:{"a": 1, "a':
         matcher.commit(byte)
@@ -111,7 +111,7 @@ def test_inside_of_other_grammars() -> None:
     assert matcher.copy().accepts(ord("b"))
 
 
-def test_a_special_token_is_part_of_no_json() -> None:
+def test_special_token_ends_the_json() -> None:
     tokens = [*TOKENS, b"<call>", b"<end>"]
     call, end = len(TOKENS), len(TOKENS) + 1
     own = ConstraintCompiler(GrammarVocabulary(tokens, [call, end], [end], end + 1))
@@ -125,7 +125,7 @@ def test_a_special_token_is_part_of_no_json() -> None:
     assert not matcher.accepts(ord('"'))
 
 
-def test_text_that_only_looks_like_json() -> None:
+def test_text_that_only_looks_like_json_is_not_constrained() -> None:
     names = UniqueNames(TokenIndex(TOKENS, []))
     mask = array("I", [0xFFFFFFFF] * compiler().n_words)
     free = ['{"a": 1} "a": {b} {"a": x, "a', '"{"a', '}]{"b', '{"a": 1, "b\n', '{"a" "a', '{"a": "x" "a']
@@ -199,6 +199,6 @@ def masks_along(pieces: list[str]) -> Callable[[], None]:
     ],
     ids=["many names", "long names", "deep objects", "deep arrays"],
 )
-def test_work_grows_with_the_text_and_no_faster(pieces: Callable[[int], list[str]]) -> None:
+def test_work_grows_linearly_with_the_text(pieces: Callable[[int], list[str]]) -> None:
     few, many = (lines_of(masks_along(pieces(n))) for n in (100, 800))
     assert many / few < 12  # eight times the text; the logarithm of the number of names is part of it

@@ -38,7 +38,7 @@ def keys(path: Path) -> dict[str, Any]:
         return {key: file.metadata[key] for key in file.metadata}
 
 
-def test_every_class_has_a_folder() -> None:
+def test_every_model_class_has_a_test_folder() -> None:
     assert len(FOLDERS) >= 19
 
 
@@ -58,7 +58,7 @@ def test_tensors_match_those_of_the_reference(name: str, tmp_path: Path) -> None
             assert ours[tensor][2] == theirs[tensor][2], tensor
 
 
-def test_what_generation_config_recommends_to_sample_with_is_in_the_file(tmp_path: Path) -> None:
+def test_sampling_recommendations_of_generation_config_are_written(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(FOLDER / "hf" / FOLDERS[0], folder)
     recommended = {
@@ -100,7 +100,7 @@ def test_keys_match_those_of_the_reference(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", every(12, FOLDERS))
-def test_the_result_runs_and_its_tokenizer_is_the_folders(name: str, tmp_path: Path) -> None:
+def test_converted_model_runs_with_the_folders_tokenizer(name: str, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     convert(FOLDER / "hf" / name, out, "f16")
     theirs = Tokenizer.from_file(str(FOLDER / "hf" / name / "tokenizer.json"))
@@ -139,9 +139,7 @@ def wide_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("type", every(12, TYPES))
-def test_every_type_is_what_quantize_makes_of_the_f32_file(
-    type: str, wide_folder: Path, tmp_path: Path
-) -> None:
+def test_every_type_equals_quantizing_the_f32_file(type: str, wide_folder: Path, tmp_path: Path) -> None:
     if type.startswith(("iq1", "iq2", "iq3_x", "q2_k_s")):
         with pytest.raises(ConfigError, match=r"--imatrix"):
             convert(wide_folder, tmp_path / "out.gguf", type)
@@ -155,7 +153,7 @@ def test_every_type_is_what_quantize_makes_of_the_f32_file(
     assert ours["general.file_type"] == theirs["general.file_type"]
 
 
-def test_rows_that_are_not_whole_blocks_stay_halves_and_are_named(tmp_path: Path) -> None:
+def test_rows_that_are_not_whole_blocks_stay_f16_and_are_named(tmp_path: Path) -> None:
     remarks = convert(FOLDER / "hf" / "gpt2", tmp_path / "out.gguf", "q8_0")
     assert any("tensors are f16: rows are not whole blocks" in remark for remark in remarks)
 
@@ -200,7 +198,7 @@ def pickled(folder: Path) -> None:
         (pickled, "pickled PyTorch"),
     ],
 )
-def test_a_damaged_folder(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
+def test_damaged_folder_is_refused(damage: Callable[[Path], None], message: str, tmp_path: Path) -> None:
     folder = changed(tmp_path)
     damage(folder)
     with pytest.raises(EngineError, match=message):
@@ -227,14 +225,14 @@ def test_a_damaged_folder(damage: Callable[[Path], None], message: str, tmp_path
         ({"architectures": ["BloomForCausalLM"]}, UnsupportedModelError, "are not part of BloomForCausalLM"),
     ],
 )
-def test_a_configuration_that_does_not_suit(
+def test_unsupported_configuration_is_refused(
     values: dict[str, Any], kind: type[EngineError], message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(kind, match=message):
         convert(changed(tmp_path, **values), tmp_path / "out.gguf")
 
 
-def test_nothing_is_replaced_unless_requested(tmp_path: Path) -> None:
+def test_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     out.write_text("mine")
     with pytest.raises(ConfigError, match="--force"):
@@ -244,7 +242,7 @@ def test_nothing_is_replaced_unless_requested(tmp_path: Path) -> None:
     assert out.read_bytes()[:4] == b"GGUF"
 
 
-def test_types_are_known(tmp_path: Path) -> None:
+def test_unknown_type_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown type f17; .*F16"):
         convert(FOLDER / "hf" / "qwen2", tmp_path / "out.gguf", "f17")
 
@@ -256,7 +254,7 @@ def test_layers_that_predict_further_tokens_are_left_out(tmp_path: Path) -> None
     assert tensors(tmp_path / "out.gguf") == tensors(FOLDER / "glm4moe.gguf")
 
 
-def test_experts_have_all_their_parts(tmp_path: Path) -> None:
+def test_missing_expert_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(FOLDER / "hf" / "qwen3moe", folder)
     raw = (folder / "model.safetensors").read_bytes()
@@ -321,7 +319,7 @@ def test_matrices_of_sentence_transformers_are_part_of_the_model(tmp_path: Path)
         convert(folder, tmp_path / "other.gguf")
 
 
-def test_gguf_reads_it_too(tmp_path: Path) -> None:
+def test_gguf_package_reads_the_result(tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     convert(FOLDER / "hf" / "llama" if (FOLDER / "hf" / "llama").exists() else FOLDER / "hf" / "qwen2", out)
     assert gguf.GGUFReader(out).tensors

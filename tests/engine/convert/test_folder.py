@@ -23,7 +23,7 @@ from support.builders.hf_folders import changed, moved, tensors
     ("prefix", "other"),
     [("language_model.model.", "vision_tower."), ("model.language_model.", "model.vision_tower.")],
 )
-def test_the_text_part_of_a_model_that_sees(prefix: str, other: str, tmp_path: Path) -> None:
+def test_text_part_of_a_vision_model_is_converted(prefix: str, other: str, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     pixels = np.ones((4, 4), np.float32)
     moved(folder, "gemma3", lambda name: name.replace("model.", prefix, 1), **{f"{other}weight": pixels})
@@ -118,7 +118,7 @@ def test_convert_reads_names_with_and_without_the_models_prefix(
     assert gguf_of(tmp_path / "model", tmp_path / "out.gguf") == (tensors(FOLDER / f"{source}.gguf"), [])
 
 
-def test_convert_with_an_index_of_tensors_that_are_nowhere(tmp_path: Path) -> None:
+def test_convert_with_an_index_of_missing_tensors_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     shutil.copytree(FOLDER / "hf" / "gemma", folder)
     names = [

@@ -65,16 +65,14 @@ def test_the_file_has_the_keys_and_tensors_that_llama_cpp_reads(folder: Path, tm
     np.testing.assert_array_equal(written["blk.0.attn_q.weight.lora_b"], b)
 
 
-def test_the_base_model_that_the_adapter_names_is_used_where_it_is_a_folder(
-    folder: Path, tmp_path: Path
-) -> None:
+def test_base_model_named_by_the_adapter_is_used_if_it_is_a_folder(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"names the base model 'example/llama'.*--base"):
         peft.convert(folder, tmp_path / "lora.gguf")
     settings(folder, base_model_name_or_path=str(BASE))
     peft.convert(folder, tmp_path / "lora.gguf")
 
 
-def test_embeddings_of_the_base_model_are_left_out(folder: Path, tmp_path: Path) -> None:
+def test_saved_embeddings_of_the_base_model_are_ignored(folder: Path, tmp_path: Path) -> None:
     name = "base_model.model.model.embed_tokens.base_layer.weight"
     tensors(folder, lambda t: t.update({name: np.zeros((3, 32), np.float32)}))
     peft.convert(folder, tmp_path / "lora.gguf", base=BASE)
@@ -88,7 +86,7 @@ def test_convert_with_a_type_writes_all_tensors_in_it(type: str, folder: Path, t
     assert kinds == {type.upper()}
 
 
-def test_arguments_that_are_wrong_are_refused(folder: Path, tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="q4_0: an adapter is one of f32, f16, bf16"):
         peft.convert(folder, tmp_path / "lora.gguf", base=BASE, type="q4_0")
     (tmp_path / "lora.gguf").write_text("mine")

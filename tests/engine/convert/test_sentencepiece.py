@@ -59,7 +59,7 @@ def test_ids_match_those_of_sentencepiece(kind: str, tmp_path: Path) -> None:
             assert tokenizer.encode(text, add_special=False) == ids, text
 
 
-def test_what_lies_on_top(tmp_path: Path) -> None:
+def test_added_tokens_extend_the_vocabulary(tmp_path: Path) -> None:
     decoder = {
         "420": {"content": "<|im_end|>", "special": True},
         "421": {"content": "\u2581note", "special": False},
@@ -110,7 +110,7 @@ WHOLE = (DATA / "sp-bpe.model").read_bytes()
 
 @examples(200)
 @given(st.integers(0, len(WHOLE) - 1), st.binary(max_size=4), st.booleans())
-def test_damage_is_an_error_or_another_vocabulary(
+def test_damaged_file_is_refused_or_gives_another_vocabulary(
     tmp_path_factory: pytest.TempPathFactory, at: int, junk: bytes, cut: bool
 ) -> None:
     path = tmp_path_factory.mktemp("sp") / "tokenizer.model"

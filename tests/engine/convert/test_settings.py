@@ -78,7 +78,7 @@ def changed(tmp_path: Path, name: str, values: dict[str, Any]) -> Path:
 
 
 @pytest.mark.parametrize(("name", "values"), REFUSED)
-def test_a_setting_is_refused_by_its_name(name: str, values: dict[str, Any], tmp_path: Path) -> None:
+def test_unsupported_setting_is_refused_by_name(name: str, values: dict[str, Any], tmp_path: Path) -> None:
     (setting, value), *_ = values.items()
     if isinstance(value, dict):
         ((inner, _),) = value.items()
@@ -112,7 +112,7 @@ def test_another_activation_is_refused(name: str, tmp_path: Path) -> None:
             convert(folder, tmp_path / "out.gguf")
 
 
-def test_one_kv_head_of_mpt(tmp_path: Path) -> None:
+def test_mpt_with_one_kv_head_is_converted(tmp_path: Path) -> None:
     """Stated by the kind of attention, without a number."""
     folder = changed(tmp_path, "mpt", {"attn_config": {"attn_type": "multiquery_attention"}})
     convert(folder, tmp_path / "out.gguf")
@@ -120,7 +120,7 @@ def test_one_kv_head_of_mpt(tmp_path: Path) -> None:
         assert file.metadata["mpt.attention.head_count_kv"] == 1
 
 
-def test_the_gelu_of_the_largest_gpt_neox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_largest_gpt_neox_uses_the_tanh_gelu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     used: list[str] = []
     activate = ForwardContext.activate
 
@@ -138,7 +138,7 @@ def test_the_gelu_of_the_largest_gpt_neox(tmp_path: Path, monkeypatch: pytest.Mo
     convert(changed(tmp_path, "gptneox", {"hidden_act": "gelu_fast"}), tmp_path / "out.gguf")
 
 
-def test_the_head_of_baichuan_2_is_normed() -> None:
+def test_head_of_baichuan_2_is_normalized() -> None:
     head = np.random.default_rng(0).normal(size=(6, 8)).astype(np.float32)
     for vocab_size, length in ((125696, 1.0), (64000, None)):
         ((_, actual),) = BaichuanConverter.convert_tensor("output.weight", head, {"vocab_size": vocab_size})

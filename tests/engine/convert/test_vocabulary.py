@@ -75,7 +75,7 @@ def word_pieces(**normalizer: Any) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("name", every(9, [name for name, pre in PRE_TOKENIZERS.items() if pre.byte_level]))
-def test_recognise_finds_a_name_that_cuts_alike(name: str) -> None:
+def test_recognise_returns_a_pre_tokenizer_that_splits_alike(name: str) -> None:
     pipeline = Tokenizer(models.BPE())
     pipeline.pre_tokenizer = splitter(PRE_TOKENIZERS[name])
     actual = recognise(pipeline)
@@ -85,7 +85,7 @@ def test_recognise_finds_a_name_that_cuts_alike(name: str) -> None:
     assert [span for _, span in ours] == [span for _, span in theirs]
 
 
-def test_recognise_refuses_an_unknown_way_to_cut() -> None:
+def test_recognise_of_an_unknown_pre_tokenizer_is_refused() -> None:
     pipeline = Tokenizer(models.BPE())
     with pytest.raises(UnsupportedModelError, match=r"unknown way; --pre NAME forces one of .*gpt-2"):
         recognise(pipeline)
@@ -170,7 +170,7 @@ def test_write_prefers_the_template_in_a_file_of_its_own(tmp_path: Path) -> None
         ),
     ],
 )
-def test_write_of_what_cannot_be_converted_says_why(
+def test_write_of_an_unsupported_tokenizer_says_why(
     files: dict[str, Any],
     n_rows: int,
     pre: str | None,
@@ -182,7 +182,7 @@ def test_write_of_what_cannot_be_converted_says_why(
         written(tmp_path, n_rows, pre, **files)
 
 
-def test_write_takes_the_first_of_several_numbers_where_no_text_says_the_end(tmp_path: Path) -> None:
+def test_write_without_an_end_text_takes_the_first_end_id(tmp_path: Path) -> None:
     files = {"tokenizer_json": bpe(), "generation_config_json": {"eos_token_id": [4, 3]}}
     keys = written(tmp_path, 5, "gpt-2", **files)
     assert (keys["eos_token_id"], keys["eot_token_id"]) == (4, 3)

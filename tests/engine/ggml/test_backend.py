@@ -20,7 +20,7 @@ def test_thread_count_can_change() -> None:
 
 
 @pytest.mark.parametrize("n", [0, -1, 513, 1 << 30])
-def test_thread_counts_that_ggml_would_die_of(n: int) -> None:
+def test_thread_count_on_which_ggml_would_abort_is_refused(n: int) -> None:
     with pytest.raises(ConfigError, match=f"n_threads is {n}; it must be 1 to 512"):
         Backend(CPU, n)
 

@@ -23,7 +23,7 @@ def rand(*shape: int) -> np.ndarray:
     return RNG.standard_normal(shape).astype(np.float32)
 
 
-def test_products_and_broadcasts() -> None:
+def test_products_and_broadcasts_match_numpy() -> None:
     c = Calculator()
     w, x, b = rand(5, 8), rand(3, 8), rand(5)
     out = c.ctx.add(c.ctx.mul_mat(c.input(w), c.input(x)), c.input(b))
@@ -37,7 +37,7 @@ def test_heads_share_key_value_heads() -> None:
     np.testing.assert_allclose(out, np.einsum("hkd,hqd->hqk", k.repeat(2, 0), q), rtol=1e-4, atol=1e-5)
 
 
-def test_norm_activations_scale_clamp() -> None:
+def test_norm_activation_scale_and_clamp_match_numpy() -> None:
     x, y = rand(4, 32), rand(4, 32)
     silu = x / (1 + np.exp(-x))
     for build, expected in (
@@ -81,7 +81,7 @@ def test_rope_rotates_pairs_by_position(mode: str, n_dims: int) -> None:
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_softmax_with_mask_and_top_k() -> None:
+def test_masked_softmax_and_top_k_match_numpy() -> None:
     x = rand(2, 6)
     mask = np.zeros((2, 6), np.float32)
     mask[0, 3:] = -np.inf
@@ -94,7 +94,7 @@ def test_softmax_with_mask_and_top_k() -> None:
     np.testing.assert_array_equal(got, np.argsort(-x, 1)[:, :3])
 
 
-def test_views_are_windows() -> None:
+def test_view_reads_a_window_of_its_tensor() -> None:
     x = rand(5, 8)
     c = Calculator()
     a = c.input(x)
@@ -102,7 +102,7 @@ def test_views_are_windows() -> None:
     np.testing.assert_array_equal(got, x[1:4, 2:6])
 
 
-def test_repeat_puts_the_rows_below_themselves() -> None:
+def test_repeat_appends_the_rows_to_themselves() -> None:
     x = rand(2, 8)
     c = Calculator()
     np.testing.assert_array_equal(c.compute(c.ctx.repeat(c.input(x), 3))[0, 0], np.concatenate([x, x, x]))
@@ -143,7 +143,7 @@ def test_files_on_which_ggml_would_abort_are_refused(build: Any) -> None:
         build(ctx, a, b)
 
 
-def test_full_graph_is_an_error() -> None:
+def test_adding_to_a_full_graph_is_an_error() -> None:
     ctx: Any = Context(8, graph_size=4)
     graph = ctx.graph(2)
     x = ctx.new(F32, (4,))
@@ -152,7 +152,7 @@ def test_full_graph_is_an_error() -> None:
         graph.add(ctx.tanh(ctx.tanh(x)))
 
 
-def test_full_context_is_an_error() -> None:
+def test_tensor_in_a_full_context_is_an_error() -> None:
     ctx: Any = Context(2)
     a = ctx.new(F32, (8,))
     ctx.new(F32, (8,))
@@ -160,7 +160,7 @@ def test_full_context_is_an_error() -> None:
         ctx.add(a, a)
 
 
-def test_memory_outside_of_the_buffer() -> None:
+def test_placing_a_tensor_outside_its_buffer_is_refused() -> None:
     area = memoryview(mmap.mmap(-1, 4096))
     other = memoryview(mmap.mmap(-1, 4096))
     buffer = map_host_memory(CPU.buffer_types()[-1], area[:64], 64)

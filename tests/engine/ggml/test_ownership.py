@@ -70,7 +70,7 @@ def n_handles() -> int:
     return sum(type(o) in (Backend, Sched) for o in gc.get_objects())
 
 
-def test_backend_and_scheduler_in_a_cycle_are_both_collected() -> None:
+def test_backend_and_scheduler_in_a_cycle_are_both_freed() -> None:
     """The collector clears what is older first: the backend, before what refers to it."""
 
     class Holder:
@@ -88,7 +88,7 @@ def test_backend_and_scheduler_in_a_cycle_are_both_collected() -> None:
     assert n_handles() == before
 
 
-def test_closed_handles_say_so() -> None:
+def test_use_of_a_closed_handle_is_an_error() -> None:
     ctx: Any = Context(2, graph_size=4)
     tensor = ctx.new(F32, (4,))
     buffer = ctx.allocate(CPU.buffer_types()[-1])
@@ -116,7 +116,7 @@ def test_closed_handles_say_so() -> None:
         backend.set_threads(2)
 
 
-def test_old_graphs_go_without_the_collector() -> None:
+def test_old_graphs_are_freed_without_the_garbage_collector() -> None:
     """Every new shape of a batch builds a graph; a cycle would keep them, and much memory, for a while."""
     with engine.load(bundled_model(), engine.ModelParameters(n_threads=1, kv_cells=64, context_size=64)) as m:
 

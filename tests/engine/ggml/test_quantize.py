@@ -14,13 +14,13 @@ from support.quick import examples
 
 @examples(40)
 @given(st.sampled_from(["f16", "bf16", "q8_0", "q4_0", "q5_1", "q4_K", "q6_K", "iq4_nl"]), st.integers(1, 5))
-def test_rows_there_and_back(kind: str, n: int) -> None:
+def test_rows_survive_quantizing_and_dequantizing(kind: str, n: int) -> None:
     rows = np.random.default_rng(n).normal(size=(n, 256)).astype(np.float32)
     back = dequantize(kind, quantize(kind, rows).reshape(-1), n, 256)
     assert np.sqrt(np.square(back - rows).mean()) < 0.1
 
 
-def test_rows_that_do_not_suit() -> None:
+def test_rows_of_the_wrong_length_are_refused() -> None:
     rows = np.ones((2, 256), np.float32)
     assert needs_importance("iq1_s")
     for bad, kind, importance, message in (

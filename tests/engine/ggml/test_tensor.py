@@ -14,7 +14,7 @@ from support.references.calculator import CPU
 HOST = CPU.buffer_types()[-1]
 
 
-def test_tensors_without_memory_and_wrong_sizes() -> None:
+def test_tensor_without_memory_or_of_the_wrong_size_is_refused() -> None:
     ctx: Any = Context(2)
     a = ctx.new(F32, (8,))
     with pytest.raises(GgmlError, match="no memory"):
@@ -51,7 +51,7 @@ def test_move_copies_within_a_tensor_and_its_bounds() -> None:
             a.move(*numbers)
 
 
-def test_too_much_memory_names_device_and_numbers() -> None:
+def test_too_large_allocation_names_device_and_sizes() -> None:
     ctx: Any = Context(1)
     ctx.new(F32, (1 << 40, 64))
     with pytest.raises(OutOfMemoryError, match=r"CPU.*281474976710656 bytes") as caught:

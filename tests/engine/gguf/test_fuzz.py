@@ -42,7 +42,7 @@ def run(workfile: Workfile, cases: list[Mutation], *, with_info: bool = False) -
     return accepted, len(cases) - accepted
 
 
-def test_every_header_byte_of_a_tiny_model(tmp_path):
+def test_damage_to_any_header_byte_is_refused_or_read(tmp_path):
     data = tiny_llama(n_layers=1, n_vocab=8).build()
     cases = list(every_byte(data, masks=(0xFF, 0x01)))
     assert len(cases) > 3000
@@ -52,7 +52,7 @@ def test_every_header_byte_of_a_tiny_model(tmp_path):
     assert refused > 1500
 
 
-def test_every_truncation_of_a_tiny_model(tmp_path):
+def test_any_truncation_is_refused(tmp_path):
     b = tiny_llama(n_layers=1, n_vocab=8)
     data = b.build()
     cases = [Mutation(size=n) for n in range(len(b.header()) + 40)]
@@ -62,7 +62,7 @@ def test_every_truncation_of_a_tiny_model(tmp_path):
 
 
 @pytest.mark.parametrize("seed", every(2, range(2)))
-def test_random_damage_to_a_tiny_model(tmp_path, seed):
+def test_random_damage_to_a_tiny_model_is_refused_or_read(tmp_path, seed):
     data = tiny_llama(n_layers=1, n_vocab=8).build()
     cases = list(mutations(data, 1000, seed))
     accepted, refused = run(Workfile(tmp_path / "m.gguf", data), cases, with_info=seed == 0)
@@ -71,7 +71,7 @@ def test_random_damage_to_a_tiny_model(tmp_path, seed):
 
 
 @pytest.mark.e2e
-def test_random_damage_to_the_bundled_model(tmp_path):
+def test_random_damage_to_the_bundled_model_is_refused_or_read(tmp_path):
     data = STORIES.read_bytes()
     cases = [m for m in mutations(data, 800, seed=7) if m.size is None]
     cases += [Mutation(size=len(data) * i // 50) for i in range(50)]
@@ -102,7 +102,7 @@ shapes = st.lists(st.integers(1, 70) | st.sampled_from([0, 2**31, 2**62, 2**63])
 
 @examples(300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(changes=st.dictionaries(keys | st.text(min_size=1, max_size=20), entries, max_size=4))
-def test_known_keys_with_any_value(tmp_path, changes):
+def test_any_value_of_a_known_key_is_refused_or_read(tmp_path, changes):
     b = tiny_llama(n_layers=1, n_vocab=8)
     for key, (kind, value) in changes.items():
         b.key(key, value, kind)
@@ -131,7 +131,7 @@ def test_open_of_any_tensors_reads_or_refuses(tmp_path, tensors, alignment):
 
 @examples(200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(tail=st.binary(max_size=200))
-def test_any_bytes_after_the_magic(tmp_path, tail):
+def test_any_bytes_after_the_magic_are_refused_or_read(tmp_path, tail):
     path = tmp_path / "m.gguf"
     path.write_bytes(b"GGUF\3\0\0\0" + tail)
     assert not behaves(path)

@@ -37,7 +37,7 @@ def array(kind: int, n: int, body: bytes = b"") -> bytes:
 
 
 @pytest.mark.parametrize("n", HUGE)
-def test_counts_beyond_the_file(tmp_path, n):
+def test_count_beyond_the_file_is_refused(tmp_path, n):
     b = tiny_llama()
     assert f"claims {n} keys" in refused(b.write(tmp_path / "k.gguf", n_keys=n))
     assert f"claims {n} tensors" in refused(b.write(tmp_path / "t.gguf", n_tensors=n))
@@ -45,19 +45,19 @@ def test_counts_beyond_the_file(tmp_path, n):
 
 @pytest.mark.parametrize("n", HUGE)
 @pytest.mark.parametrize("kind", [U8, F32, BOOL, STRING])
-def test_arrays_beyond_the_file(tmp_path, n, kind):
+def test_array_beyond_the_file_is_refused(tmp_path, n, kind):
     b = tiny_llama().raw("x", array(kind, n, b"abc"))
     assert f"key 'x' claims {n} array elements" in refused(b.write(tmp_path / "m.gguf"))
 
 
 @pytest.mark.parametrize("kind", [U8, F32, BOOL, STRING])
-def test_arrays_a_little_beyond_the_file(tmp_path, kind):
+def test_array_slightly_beyond_the_file_is_refused(tmp_path, kind):
     b = GGUFBuilder().raw("x", array(kind, 100, bytes(99)))
     assert "truncated or corrupt: key 'x'" in refused(b.write(tmp_path / "m.gguf"))
 
 
 @pytest.mark.parametrize("n", [*HUGE, 10_000])
-def test_strings_beyond_the_file(tmp_path, n):
+def test_string_beyond_the_file_is_refused(tmp_path, n):
     length = struct.pack("<Q", n)
     in_value = GGUFBuilder().raw("x", struct.pack("<I", STRING) + length)
     assert "key 'x'" in refused(in_value.write(tmp_path / "v.gguf"))
@@ -68,7 +68,7 @@ def test_strings_beyond_the_file(tmp_path, n):
     assert "key 1 of 1" in refused(as_key.write(tmp_path / "k.gguf"))
 
 
-def test_string_length_that_wraps_back_into_the_file(tmp_path):
+def test_string_length_that_wraps_around_is_refused(tmp_path):
     """With 64-bit arithmetic this string would end before it begins, and the walk would never end."""
     b = GGUFBuilder().raw("x", array(STRING, 3, struct.pack("<Q", (1 << 64) - 8) * 3))
     assert "key 'x'" in refused(b.write(tmp_path / "m.gguf"))
@@ -98,7 +98,7 @@ def test_a_hostile_sparse_file_costs_little(tmp_path):
             tracemalloc.stop()
 
 
-def test_arrays_add_up(tmp_path):
+def test_total_length_of_arrays_is_limited(tmp_path):
     b = GGUFBuilder()
     for i in range(6):
         b.raw(f"x.{i}", array(U8, 1 << 21, bytes(1 << 21)))
@@ -129,7 +129,7 @@ def test_open_of_an_invalid_key_is_refused(tmp_path, key, reason):
 
 
 @pytest.mark.parametrize("number", [13, 255, 1 << 31, (1 << 32) - 1])
-def test_unknown_value_type(tmp_path, number):
+def test_unknown_value_type_is_refused(tmp_path, number):
     b = GGUFBuilder().raw("x", struct.pack("<IQ", number, 0))
     assert refused(b.write(tmp_path / "a.gguf")) == f"key 'x' has the unknown value type {number}"
     b = GGUFBuilder().raw("x", array(number, 0))
@@ -163,7 +163,7 @@ def test_open_of_a_bool_beyond_1_is_refused(tmp_path):
         (BOOL, [False, True]),
     ],
 )
-def test_every_value_type(tmp_path, kind, values):
+def test_every_value_type_is_read(tmp_path, kind, values):
     b = GGUFBuilder()
     b.key("array", values, kind).key("none", [], kind)
     for i, value in enumerate(values):
@@ -201,7 +201,7 @@ def test_text_that_is_not_utf8_fails_when_it_is_read(tmp_path):
             gguf.metadata["words"]
 
 
-def test_head_of_an_array_decodes_its_beginning_only(tmp_path):
+def test_head_of_an_array_decodes_only_its_beginning(tmp_path):
     words = ["a", "b", b"\xff"]
     with GGUFFile.open(GGUFBuilder().key("w", words, STRING).key("i", 3).write(tmp_path / "v.gguf")) as gguf:
         assert gguf.metadata.head("w", 2) == ["a", "b"]

@@ -27,7 +27,7 @@ def test_open_of_a_symlink_loop_is_refused(tmp_path):
     assert "symbolic links" in refused(tmp_path / "a")
 
 
-def test_pipe_does_not_block(tmp_path):
+def test_open_of_a_pipe_does_not_block(tmp_path):
     os.mkfifo(tmp_path / "p")
     assert refused(tmp_path / "p") == "is not a regular file"
 
@@ -51,12 +51,12 @@ def test_open_without_permission_is_refused(tmp_path):
     assert done.stdout == f"{path}: cannot be opened: Permission denied\n"
 
 
-def test_nul_in_path():
+def test_open_of_a_path_with_nul_is_refused():
     with pytest.raises(ModelError, match=r"cannot be opened: .*embedded null"):
         GGUFFile.open("a\0b")
 
 
-def test_split_of_one_is_whole(tmp_path):
+def test_split_model_of_one_part_is_whole(tmp_path):
     GGUFFile.open(tiny_llama().key("split.count", 1).write(tmp_path / "m.gguf")).close()
 
 
@@ -67,7 +67,7 @@ def test_open_with_an_invalid_alignment_is_refused(tmp_path, alignment):
 
 
 @pytest.mark.parametrize("value", [(32.0, F32), ("32", STRING), (True, BOOL), (32, I32), ([32], U32)])
-def test_alignment_of_a_wrong_type(tmp_path, value):
+def test_alignment_of_a_wrong_type_is_refused(tmp_path, value):
     b = tiny_llama().key("general.alignment", *value)
     assert refused(b.write(tmp_path / "m.gguf")).endswith("; it must be uint32")
 
@@ -78,18 +78,18 @@ def test_open_of_a_duplicate_tensor_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", [b"", b"n" * 64, b"n" * 5000, b"a\0b", b"a\nb", b"\xc3"])
-def test_bad_tensor_name(tmp_path, name):
+def test_invalid_tensor_name_is_refused(tmp_path, name):
     b = GGUFBuilder().tensor(name, (4,))
     assert refused(b.write(tmp_path / "m.gguf")).startswith("the name of tensor 1 of 1 ")
 
 
-def test_longest_tensor_name(tmp_path):
+def test_tensor_name_of_the_maximum_length_is_read(tmp_path):
     with GGUFFile.open(GGUFBuilder().tensor("n" * 63, (4,)).write(tmp_path / "m.gguf")) as gguf:
         assert list(gguf.tensors) == ["n" * 63]
 
 
 @pytest.mark.parametrize("n_dims", [0, 5, 1 << 31, (1 << 32) - 1])
-def test_bad_number_of_dimensions(tmp_path, n_dims):
+def test_invalid_number_of_dimensions_is_refused(tmp_path, n_dims):
     b = GGUFBuilder().tensor("a", (4,), n_dims=n_dims)
     assert refused(b.write(tmp_path / "m.gguf")) == f"tensor 'a' has {n_dims} dimensions; expected 1 to 4"
 
@@ -112,13 +112,13 @@ def test_open_of_an_impossible_shape_is_refused(tmp_path, shape):
     assert refused(b.write(tmp_path / "m.gguf")) == f"tensor 'a' has the impossible shape {list(shape)}"
 
 
-def test_bytes_that_overflow_although_elements_do_not(tmp_path):
+def test_tensor_whose_byte_count_overflows_is_refused(tmp_path):
     b = GGUFBuilder().tensor("a", (1 << 31, 1 << 31), data=bytes(64))
     assert f"has {1 << 64} bytes" in refused(b.write(tmp_path / "m.gguf"))
 
 
 @pytest.mark.parametrize(("kind", "n", "block"), [("Q4_0", 33, 32), ("Q8_0", 16, 32), ("Q4_K", 128, 256)])
-def test_rows_that_are_not_whole_blocks(tmp_path, kind, n, block):
+def test_rows_that_are_not_whole_blocks_are_refused(tmp_path, kind, n, block):
     b = GGUFBuilder().tensor("a", (n, 2), kind, data=bytes(4096))
     reason = refused(b.write(tmp_path / "m.gguf"))
     assert reason == f"tensor 'a' has rows of {n} elements; {kind} has blocks of {block}"
@@ -152,7 +152,7 @@ def test_open_of_an_invalid_offset_is_refused(tmp_path, offset, reason):
     assert reason in refused(b.write(tmp_path / "m.gguf"))
 
 
-def test_data_cut_short(tmp_path):
+def test_truncated_tensor_data_is_refused(tmp_path):
     b = GGUFBuilder().tensor("a", (16,)).tensor("b", (32,))
     path = b.write(tmp_path / "m.gguf")
     size = path.stat().st_size
@@ -160,7 +160,7 @@ def test_data_cut_short(tmp_path):
     assert refused(path).startswith(f"truncated or corrupt: tensor 'b' ends at byte {size}, ")
 
 
-def test_tensors_in_another_order_and_with_gaps(tmp_path):
+def test_tensors_in_any_order_and_with_gaps_are_read(tmp_path):
     b = GGUFBuilder().tensor("a", (8,), offset=128).tensor("b", (8,), offset=0, data=bytes(range(32)))
     b.blob += bytes(200)
     with GGUFFile.open(b.write(tmp_path / "m.gguf")) as gguf:

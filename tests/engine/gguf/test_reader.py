@@ -29,7 +29,7 @@ def test_open_of_the_bundled_model_reads_its_metadata():
         assert info.offset + info.nbytes == gguf.file_size
 
 
-def test_agrees_with_an_independent_reader():
+def test_open_agrees_with_an_independent_reader():
     """gguf-py reads the same values, tensors and bytes out of the bundled model."""
     reader = gguf_py.GGUFReader(STORIES)
     with GGUFFile.open(STORIES) as gguf:
@@ -47,7 +47,7 @@ def test_agrees_with_an_independent_reader():
             assert bytes(gguf.data(info)) == t.data.tobytes()
 
 
-def test_agrees_with_an_independent_writer(tmp_path):
+def test_open_agrees_with_an_independent_writer(tmp_path):
     path = tmp_path / "w.gguf"
     writer = gguf_py.GGUFWriter(path, "llama")
     writer.add_array("x.strings", ["a", "", "ü€𝄞"])
@@ -69,7 +69,7 @@ def test_agrees_with_an_independent_writer(tmp_path):
 
 @pytest.mark.parametrize("version", [2, 3])
 @pytest.mark.parametrize("alignment", [None, 8, 64, 4096])
-def test_versions_and_alignments(tmp_path, version, alignment):
+def test_every_version_and_alignment_is_read(tmp_path, version, alignment):
     b = GGUFBuilder(version=version, alignment=alignment)
     b.tensor("a", (3,), data=b"abcdefghijkl").tensor("b", (32, 2), "Q4_0", data=bytes(range(36)))
     with GGUFFile.open(b.write(tmp_path / "v.gguf")) as gguf:
@@ -79,7 +79,7 @@ def test_versions_and_alignments(tmp_path, version, alignment):
         assert all(t.offset % gguf.alignment == 0 for t in gguf.tensors.values())
 
 
-def test_vocabulary_without_tensors(tmp_path):
+def test_vocabulary_without_tensors_is_read(tmp_path):
     """Such files end with their header, without padding."""
     b = GGUFBuilder().key("general.architecture", "llama")
     with GGUFFile.open(b.write(tmp_path / "v.gguf")) as gguf:
@@ -100,7 +100,7 @@ def test_read_into_fills_the_buffer_from_start(tmp_path):
             gguf.read_into(gguf.tensors["a"], memoryview(buffer), start=9)
 
 
-def test_pass_to_says_where_a_tensor_is_and_fails_where_it_is_cut_off(tmp_path):
+def test_pass_to_gives_the_offset_and_fails_for_truncated_tensors(tmp_path):
     b = GGUFBuilder().tensor("a", (4,), data=bytes(range(16))).tensor("b", (2,), data=b"ABCDEFGH")
     with GGUFFile.open(b.write(tmp_path / "v.gguf")) as gguf:
         info = gguf.tensors["b"]
@@ -115,7 +115,7 @@ def test_pass_to_says_where_a_tensor_is_and_fails_where_it_is_cut_off(tmp_path):
             gguf.pass_to(info, fail)
 
 
-def test_file_that_shrinks_after_opening(tmp_path):
+def test_file_that_shrinks_after_opening_is_an_error(tmp_path):
     path = tiny_llama().write(tmp_path / "v.gguf")
     with GGUFFile.open(path) as gguf:
         with path.open("r+b") as file:
@@ -127,7 +127,7 @@ def test_file_that_shrinks_after_opening(tmp_path):
         assert gguf.get_str("general.name") == "tiny"  # the header is not mapped
 
 
-def test_file_system_without_mapping(tmp_path, monkeypatch):
+def test_file_system_without_mapping_can_still_be_read(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(errno.ENODEV, "No such device")
 

@@ -34,7 +34,7 @@ from support.refusals import refused
         (b"GGUF" + struct.pack("<IQQ", 4, 0, 0), "GGUF version 4 is unknown"),
     ],
 )
-def test_not_a_gguf_file(tmp_path, content, reason):
+def test_file_that_is_not_gguf_is_refused_with_its_kind(tmp_path, content, reason):
     path = tmp_path / "m.gguf"
     path.write_bytes(content)
     assert reason in refused(path)

@@ -50,7 +50,7 @@ def refused(path: Path) -> str:
     return str(caught.value).partition(": ")[2]
 
 
-def test_open_by_any_part_or_the_directory_gives_the_whole_model(tmp_path: Path) -> None:
+def test_open_by_any_part_or_the_directory_opens_the_whole_model(tmp_path: Path) -> None:
     parts = split(tmp_path)
     assert len(parts) > 3
     for path in (*parts, tmp_path):
@@ -72,7 +72,7 @@ def test_read_into_takes_bytes_from_the_tensors_part(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("use_mmap", [True, False])
-def test_load_of_a_split_model_gives_the_logits_of_the_whole(use_mmap: bool, tmp_path: Path) -> None:
+def test_load_of_a_split_model_gives_the_same_logits(use_mmap: bool, tmp_path: Path) -> None:
     logits = []
     for path in (WHOLE, split(tmp_path)[1]):
         params = engine.ModelParameters(use_gpu=False, n_threads=1, use_mmap=use_mmap, context_size=32)

@@ -25,7 +25,7 @@ def accepted(tmp_path, b: GGUFBuilder) -> None:
         validate_model(gguf)
 
 
-def test_the_builder_makes_a_valid_model(tmp_path):
+def test_model_of_the_builder_is_valid(tmp_path):
     accepted(tmp_path, tiny_llama())
 
 
@@ -63,14 +63,14 @@ def test_validate_without_an_optional_key_passes(tmp_path, key):
 
 
 @pytest.mark.parametrize("arch", ["", "../llama", "a b", "\x1b[2J", "x" * 65])
-def test_architecture_is_a_name(tmp_path, arch):
+def test_invalid_architecture_name_is_refused(tmp_path, arch):
     assert "which is not a valid architecture name" in reason(
         tmp_path, tiny_llama().key("general.architecture", arch)
     )
 
 
 @pytest.mark.parametrize("kind", ["adapter", "mmproj", "imatrix"])
-def test_files_that_are_not_models(tmp_path, kind):
+def test_file_that_is_not_a_model_is_refused(tmp_path, kind):
     b = tiny_llama().key("general.type", kind)
     assert reason(tmp_path, b) == f"is of type '{kind}', not a model that can be served alone"
 
@@ -80,7 +80,7 @@ WRONG_TYPES = [("x", STRING), (1.5, F32), (True, None), ([1, 2], U32)]
 
 @pytest.mark.parametrize("key", ["block_count", "context_length", "embedding_length", "expert_count"])
 @pytest.mark.parametrize(("value", "kind"), WRONG_TYPES)
-def test_integers_of_wrong_types(tmp_path, key, value, kind):
+def test_integer_of_a_wrong_type_is_refused(tmp_path, key, value, kind):
     b = tiny_llama().key(f"llama.{key}", value, kind)
     assert reason(tmp_path, b).endswith("; it must be an integer")
 
@@ -98,7 +98,7 @@ def test_integers_of_wrong_types(tmp_path, key, value, kind):
         ("attention.head_count", 1.5),
     ],
 )
-def test_other_wrong_types(tmp_path, key, value):
+def test_value_of_a_wrong_type_is_refused(tmp_path, key, value):
     assert reason(tmp_path, tiny_llama().key(f"llama.{key}", value)).startswith(f"key 'llama.{key}' is ")
 
 
@@ -128,7 +128,7 @@ def test_other_wrong_types(tmp_path, key, value):
         ("attention.temperature_length", 1 << 40),
     ],
 )
-def test_integers_out_of_range(tmp_path, key, value):
+def test_integer_out_of_range_is_refused(tmp_path, key, value):
     assert f"key 'llama.{key}' is {value}; " in reason(tmp_path, tiny_llama().key(f"llama.{key}", value, U64))
 
 
@@ -150,18 +150,18 @@ def test_integers_out_of_range(tmp_path, key, value):
         ("attention.clamp_kqv", -math.inf),
     ],
 )
-def test_floats_out_of_range(tmp_path, key, value, kind):
+def test_float_out_of_range_is_refused(tmp_path, key, value, kind):
     assert f"key 'llama.{key}' is {value}; " in reason(
         tmp_path, tiny_llama().key(f"llama.{key}", value, kind)
     )
 
 
-def test_heads_must_share_evenly(tmp_path):
+def test_heads_that_do_not_share_evenly_are_refused(tmp_path):
     b = tiny_llama().key("llama.attention.head_count_kv", 3)
     assert reason(tmp_path, b) == "layer 0 has 4 heads, which 3 key-value heads cannot share evenly"
 
 
-def test_heads_of_each_layer(tmp_path):
+def test_heads_are_checked_for_each_layer(tmp_path):
     accepted(tmp_path, tiny_llama().key("llama.attention.head_count_kv", [2, 4], I32))
     b = tiny_llama().key("llama.attention.head_count_kv", [2, 3], I32)
     assert reason(tmp_path, b) == "layer 1 has 4 heads, which 3 key-value heads cannot share evenly"
@@ -193,7 +193,7 @@ def test_validate_of_impossible_experts_is_refused(tmp_path, count, used, messag
     accepted(tmp_path, tiny_llama().key("llama.expert_count", 4).key("llama.expert_used_count", 4))
 
 
-def test_embedding_agrees_with_header(tmp_path):
+def test_embedding_that_contradicts_the_header_is_refused(tmp_path):
     b = tiny_llama(n_vocab=32)
     b.key("tokenizer.ggml.tokens", ["a", "b", "c"]).drop("tokenizer.ggml.scores").drop(
         "tokenizer.ggml.token_type"
@@ -205,7 +205,7 @@ def test_embedding_agrees_with_header(tmp_path):
 
 @pytest.mark.parametrize("name", ["scores", "token_type"])
 @pytest.mark.parametrize("n", [0, 31, 33])
-def test_one_value_for_each_token(tmp_path, name, n):
+def test_token_array_of_another_length_is_refused(tmp_path, name, n):
     b = tiny_llama().key(f"tokenizer.ggml.{name}", [1] * n, F32 if name == "scores" else I32)
     assert (
         reason(tmp_path, b)
@@ -247,20 +247,20 @@ def test_validate_of_an_invalid_tokenizer_key_is_refused(tmp_path, key, value, k
     assert message in reason(tmp_path, tiny_llama().key(f"tokenizer.ggml.{key}", value, kind))
 
 
-def test_chat_template_is_text(tmp_path):
+def test_chat_template_that_is_not_text_is_refused(tmp_path):
     b = tiny_llama().raw("tokenizer.chat_template", struct.pack("<IIQ", ARRAY, STRING, 0))
     assert "must be a string" in reason(tmp_path, b)
 
 
 @pytest.mark.parametrize(("value", "kind"), [(-1, I32), ((1 << 32) - 1, U32)])
-def test_tokens_declared_absent(tmp_path, value, kind):
+def test_tokens_declared_absent_are_accepted(tmp_path, value, kind):
     b = tiny_llama().key("tokenizer.ggml.padding_token_id", value, kind)
     with GGUFFile.open(b.write(tmp_path / "m.gguf")) as gguf:
         assert validate_tokenizer(gguf) == 32
         assert token_ids(gguf) == {"bos": 1, "eos": 2}
 
 
-def test_model_without_vocabulary(tmp_path):
+def test_model_without_vocabulary_is_valid(tmp_path):
     b = tiny_llama().key("tokenizer.ggml.model", "no_vocab").drop("tokenizer.ggml.tokens")
     with GGUFFile.open(b.write(tmp_path / "m.gguf")) as gguf:
         validate_model(gguf)

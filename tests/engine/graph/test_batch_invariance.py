@@ -54,7 +54,7 @@ def logits(model: Model, items: list[BatchItem], n: int) -> np.ndarray:
     return np.array([np.array(model.runner.logits(i)) for i in range(n_rows - n, n_rows)])
 
 
-def test_logits_are_the_same_to_the_bit_in_any_batch(model: Model) -> None:
+def test_logits_are_bit_identical_in_any_batch(model: Model) -> None:
     rng = np.random.default_rng(0)
     tokens = rng.integers(3, model.hp.n_vocab, N).tolist()
     shuffled = rng.permutation(N_CELLS).tolist()

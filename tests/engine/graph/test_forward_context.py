@@ -107,7 +107,7 @@ def test_activate_takes_the_operation_of_the_layers_device(
     assert called[0] == operation
 
 
-def test_build_casts_outputs_to_f32_and_leaves_out_what_is_not_there() -> None:
+def test_build_casts_outputs_to_f32_and_omits_absent_ones() -> None:
     class Network:
         hp = HP
         outputs: Any = None

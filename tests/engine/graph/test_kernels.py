@@ -30,7 +30,7 @@ TARGETED = [  # for this architecture
 
 @pytest.mark.parametrize("cpu", every(9, CPUS.get(platform.machine(), ("native",))))
 @pytest.mark.parametrize("source", every(5, SOURCES))
-def test_compiles_for(cpu: str, source: str) -> None:
+def test_kernels_compile_for_each_target(cpu: str, source: str) -> None:
     include = pinned_package() / "vendor" / "llama.cpp" / "ggml" / "include"
     command = ["c++", "-std=c++17", "-fsyntax-only", f"-march={cpu}", f"-I{include}", f"-I{KERNELS}", source]
     done = subprocess.run(command, cwd=KERNELS, capture_output=True, text=True, timeout=60, check=False)

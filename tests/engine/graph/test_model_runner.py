@@ -48,7 +48,7 @@ def test_the_last_tokens_give_their_logits_in_order(n_logits: int, flash_attn: s
 
 
 @pytest.mark.parametrize("n_logits", [-2, 4])
-def test_more_or_less_than_there_are_tokens(n_logits: int) -> None:
+def test_logits_for_more_or_fewer_than_the_tokens_are_refused(n_logits: int) -> None:
     with (
         engine.load(golden("llama-gqa-tied").path, PARAMS) as model,
         pytest.raises(engine.EngineError, match=f"{n_logits} rows of logits are requested of 3 tokens"),
@@ -89,7 +89,7 @@ model.close()
 
 
 @pytest.mark.e2e
-def test_too_many_rows_of_logits_are_an_error_and_not_the_end(tmp_path: Path) -> None:
+def test_too_many_rows_of_logits_are_an_error_without_a_crash(tmp_path: Path) -> None:
     model, n_vocab = TinyModel.read(golden("llama-mqa").path), 30_000  # 234 MiB of logits
     for name, filler in {"tokens": "<{}>", "scores": 0.0, "token_type": 1}.items():
         values, kind, element = model.keys[f"tokenizer.ggml.{name}"]

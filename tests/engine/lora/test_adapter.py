@@ -74,7 +74,7 @@ def test_the_description_names_the_adapter_with_its_rank_and_scale(tmp_path: Pat
         ({"adapter__lora__alpha": "1"}, engine.ModelError, "adapter.lora.alpha.*must be a number"),
     ],
 )
-def test_keys_that_are_wrong_are_refused(
+def test_invalid_keys_are_refused(
     values: dict[str, object], kind: type[Exception], message: str, tmp_path: Path
 ) -> None:
     path = keys(tmp_path / "lora.gguf", **values)  # type: ignore[arg-type]
@@ -148,7 +148,7 @@ def test_a_type_that_the_converter_does_not_write_is_refused(tmp_path: Path) -> 
         load(path)
 
 
-def test_a_model_in_place_of_an_adapter_and_a_file_that_is_not_there(tmp_path: Path) -> None:
+def test_model_in_place_of_an_adapter_or_a_missing_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(engine.ModelError, match="is of type 'model'"):
         load(MODEL)
     with pytest.raises(engine.ModelError, match=r"none\.gguf: cannot be opened: No such file"):
@@ -212,7 +212,7 @@ print("done", outcomes["refused"], outcomes["ran"])
 
 
 @pytest.mark.e2e
-def test_damaged_adapters_are_refused_or_run_and_never_crash(tmp_path: Path) -> None:
+def test_damaged_adapter_is_refused_or_runs_without_a_crash(tmp_path: Path) -> None:
     path = write_adapter(tmp_path / "lora.gguf", "llama", parts(), alpha=2.0)
     work = tmp_path / "work"
     work.mkdir()

@@ -30,7 +30,7 @@ def logits(path: Path) -> np.ndarray:
 
 
 @pytest.mark.parametrize("type", ["F16", "BF16", "Q8_0"])
-def test_every_type_of_the_converter_is_the_same_as_its_values_in_f32(type: str, tmp_path: Path) -> None:
+def test_every_adapter_type_gives_the_result_of_its_values_in_f32(type: str, tmp_path: Path) -> None:
     parts = random_parts(TinyModel.read(MODEL), NAMES, 32, 0)
     kind = gguf.GGMLQuantizationType[type]
     values = {
@@ -62,7 +62,7 @@ def test_values_that_would_reach_other_rows_are_refused(value: float, part: int,
         engine.load(MODEL, parameters(path))
 
 
-def test_the_plan_counts_what_is_allocated(tmp_path: Path) -> None:
+def test_plan_counts_the_allocated_memory(tmp_path: Path) -> None:
     tiny = TinyModel.read(MODEL)
     paths = [
         write_adapter(tmp_path / f"{rank}.gguf", "llama", random_parts(tiny, NAMES, rank, 0), alpha=1.0)

@@ -36,7 +36,7 @@ def flash(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bo
         (GPU, "off", "explicit", "explicit"),
     ],
 )
-def test_best_attention_by_device_and_choice(
+def test_best_attention_depends_on_device_and_option(
     device: Any, choice: Any, with_flash: str, without: str, flash: bool
 ) -> None:
     params = ModelParameters(flash_attn=choice)
@@ -64,7 +64,7 @@ def test_required_attention_without_flash_refuses_what_needs_it(monkeypatch: pyt
 
 
 @pytest.mark.parametrize("kv_type", ["f16", "q8_0", "q4_0"])
-def test_check_stores_cache_passes_what_the_cpu_can_write(kv_type: str) -> None:
+def test_check_stores_cache_accepts_types_that_the_cpu_can_write(kv_type: str) -> None:
     check_stores_cache(CPU, HP, kv_type)
 
 

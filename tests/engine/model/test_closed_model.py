@@ -39,7 +39,7 @@ ROWS = [BatchItem([5, 6], array("i", [0, 1]), 0, True)]
         lambda m, runner: m.sched.n_splits,
     ],
 )
-def test_use_after_close(use: Callable[[engine.Model, Any], object]) -> None:
+def test_use_after_close_is_an_error(use: Callable[[engine.Model, Any], object]) -> None:
     model = engine.load(bundled_model(), PARAMS)
     runner = model.runner
     runner.forward(ROWS)
@@ -49,7 +49,7 @@ def test_use_after_close(use: Callable[[engine.Model, Any], object]) -> None:
     model.close()
 
 
-def test_a_scheduler_ends_its_requests() -> None:
+def test_scheduler_of_a_closed_model_ends_its_requests() -> None:
     model = engine.load(bundled_model(), PARAMS)
     scheduler = model.scheduler()
     scheduler.submit(Request(id="x", prompt=[5, 6, 7]))
@@ -73,7 +73,7 @@ def test_tables_are_kept_while_they_are_read() -> None:
 
 
 @pytest.mark.parametrize("n", [-1, 513])
-def test_session_with_impossible_threads(n: int) -> None:
+def test_session_with_an_invalid_thread_count_is_refused(n: int) -> None:
     with engine.load(bundled_model(), PARAMS) as model:
         session = model.start_session(InferenceSessionConfig(n_threads=n))
         with pytest.raises(engine.ConfigError, match=f"n_threads is {n}"):

@@ -10,7 +10,7 @@ from engine.model.description import describe
 from support.builders.gguf import tiny_llama
 
 
-def test_description_of_a_loaded_model_has_its_sizes_and_its_place(tmp_path: Path) -> None:
+def test_description_of_a_loaded_model_has_sizes_and_placement(tmp_path: Path) -> None:
     path = tiny_llama().write(tmp_path / "tiny.gguf")
     params = engine.ModelParameters(
         use_gpu=False,

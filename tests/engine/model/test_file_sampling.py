@@ -35,7 +35,7 @@ def read(tmp_path: Path, **keys: object) -> tuple[dict[str, object], list[str]]:
         return file_sampling(gguf)
 
 
-def test_every_key_of_the_converter_of_llama_cpp_is_read(tmp_path: Path) -> None:
+def test_every_sampling_key_of_llama_cpps_converter_is_read(tmp_path: Path) -> None:
     assert read(tmp_path, **ALL) == (
         {
             "temperature": 0.6,  # not 0.60000002, the nearest float32
@@ -73,7 +73,7 @@ def test_integers_may_stand_for_floats_and_minus_one_for_off(tmp_path: Path) -> 
         ({"sequence": "top_k;" * 17}, "sequence has no effect: it names 17 steps"),
     ],
 )
-def test_values_that_cannot_be_have_no_effect_and_a_remark(
+def test_invalid_value_has_no_effect_and_is_noted(
     tmp_path: Path, keys: dict[str, object], reason: str
 ) -> None:
     values, remarks = read(tmp_path, min_p=(0.1, FLOAT32), **keys)
@@ -82,7 +82,7 @@ def test_values_that_cannot_be_have_no_effect_and_a_remark(
     assert remarks[0].startswith(f"general.sampling.{reason}")
 
 
-def test_the_sequence_says_which_steps_run_and_in_which_order(tmp_path: Path) -> None:
+def test_sequence_key_determines_the_steps_and_their_order(tmp_path: Path) -> None:
     values, remarks = read(tmp_path, sequence="temp;top-k;dry;xtc", top_p=(0.9, FLOAT32))
     assert values == {"top_p": 0.9, "samplers": ("temperature", "top_k", "dry", "xtc")}
     assert remarks == []

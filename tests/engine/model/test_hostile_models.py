@@ -69,14 +69,14 @@ def run(model: engine.Model) -> list[float]:
     return list(model.runner.logits(0))
 
 
-def test_the_model_that_the_others_are_made_of_runs(tmp_path: Path) -> None:
+def test_base_model_runs(tmp_path: Path) -> None:
     with load(llama(), tmp_path) as model:
         assert run(model) == [0.0] * N_VOCAB
 
 
 @pytest.mark.parametrize("kind", ["I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"])
 @pytest.mark.parametrize("name", ["token_embd", "blk.0.attn_q", "blk.0.ffn_up_exps"])
-def test_matrices_of_types_without_kernels(tmp_path: Path, name: str, kind: str) -> None:
+def test_matrix_of_a_type_without_kernels_is_refused(tmp_path: Path, name: str, kind: str) -> None:
     file = llama(
         {"llama.expert_count": 2, "llama.expert_used_count": 1} if "exps" in name else {},
         {f"{name}.weight": GGMLType[kind]},
@@ -90,7 +90,7 @@ def test_matrices_of_types_without_kernels(tmp_path: Path, name: str, kind: str)
 
 @pytest.mark.parametrize("kind", ["F16", "BF16", "Q8_0", "Q4_K", "I32", "F64"])
 @pytest.mark.parametrize("name", ["blk.0.attn_norm.weight", "blk.0.attn_q.bias", "rope_freqs.weight"])
-def test_vectors_are_f32(tmp_path: Path, name: str, kind: str) -> None:
+def test_vector_that_is_not_f32_is_refused(tmp_path: Path, name: str, kind: str) -> None:
     shape = {"blk.0.attn_q.bias": (4 * 256,), "rope_freqs.weight": (256,)}
     extra = {name: shape[name]} if name in shape else {}
     file = llama({}, {name: GGMLType[kind]}, extra, head_dim=512 if "rope" in name else 256)
@@ -98,7 +98,7 @@ def test_vectors_are_f32(tmp_path: Path, name: str, kind: str) -> None:
         load(file, tmp_path)
 
 
-def test_embedding_of_another_shape_without_a_vocabulary(tmp_path: Path) -> None:
+def test_embedding_of_an_invalid_shape_is_refused(tmp_path: Path) -> None:
     with GGUFFile.open(llama({"tokenizer.ggml.model": "none"}).write(tmp_path / "m.gguf")) as gguf:
         validate_model(gguf)
         info = gguf.tensors["token_embd.weight"]
@@ -108,7 +108,7 @@ def test_embedding_of_another_shape_without_a_vocabulary(tmp_path: Path) -> None
                 validate_model(gguf)
 
 
-def test_heads_that_cannot_be_rotated(tmp_path: Path) -> None:
+def test_heads_that_cannot_be_rotated_are_refused(tmp_path: Path) -> None:
     file = llama(head_dim=5)
     file.drop("llama.rope.dimension_count")
     with pytest.raises(engine.UnsupportedModelError, match=r"llama.rope.dimension_count is 5.*even"):

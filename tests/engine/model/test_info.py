@@ -17,7 +17,7 @@ from support.quick import every
 STORIES = Path(__file__).parents[3] / "models" / "stories.gguf"
 
 
-def test_bundled_model():
+def test_describe_of_the_bundled_model_has_its_values():
     description = describe(STORIES)
     assert description["problem"] is None
     assert (description["architecture"], description["name"], description["license"]) == (
@@ -51,7 +51,7 @@ def test_bundled_model():
         (100, "q4_0", 4 * 2 * 128 * 18 // 32),
     ],
 )
-def test_memory(context, kv_type, per_token):
+def test_memory_estimate_counts_weights_and_cache(context, kv_type, per_token):
     memory = describe(STORIES, context=context, kv_type=kv_type)["memory"]
     assert memory["context"] == (context or 512)
     assert memory["context_trained"] == 512
@@ -59,7 +59,7 @@ def test_memory(context, kv_type, per_token):
     assert memory["total"] == memory["weights"] + per_token * memory["context"]
 
 
-def test_memory_of_layers_that_differ(tmp_path):
+def test_memory_of_differing_layers_is_summed(tmp_path):
     b = tiny_llama().key("llama.attention.head_count_kv", [2, 4], I32).key("llama.attention.value_length", 16)
     memory = describe(b.write(tmp_path / "m.gguf"))["memory"]
     assert memory["kv_per_token"] == (2 + 4) * (8 + 16) * 2
@@ -81,18 +81,18 @@ def test_memory_of_layers_with_a_window_is_a_bound():
     assert "at most" not in render(contents)
 
 
-def test_cache_type_that_heads_do_not_fill(tmp_path):
+def test_cache_type_with_larger_blocks_than_heads_is_refused(tmp_path):
     description = describe(tiny_llama().write(tmp_path / "m.gguf"), kv_type="q8_0")
     assert description["memory"]["problem"] == "q8_0 stores blocks of 32, but heads have 8 elements"
     assert "q8_0 stores blocks of 32" in render(description)
 
 
-def test_unknown_cache_type():
+def test_unknown_cache_type_is_refused():
     with pytest.raises(ConfigError, match="unknown cache type q9"):
         describe(STORIES, kv_type="q9")
 
 
-def test_tensors_and_tokens(tmp_path):
+def test_tensors_and_tokens_are_listed_on_request(tmp_path):
     description = describe(tiny_llama(n_vocab=5).write(tmp_path / "m.gguf"), tensors=True, tokens=True)
     assert description["tensors"][0]["name"] == "token_embd.weight"
     assert description["tensors"][0]["shape"] == [32, 5]
@@ -106,7 +106,7 @@ def test_tensors_and_tokens(tmp_path):
     assert "  3  '▁t0'  -3.0\n" in text
 
 
-def test_text(tmp_path):
+def test_render_shows_the_description(tmp_path):
     text = render(describe(tiny_llama().write(tmp_path / "m.gguf"), context=1000))
     for line in (
         "  architecture  llama",
@@ -122,7 +122,7 @@ def test_text(tmp_path):
     assert "PROBLEM" not in text
 
 
-def test_nothing_from_the_file_reaches_the_terminal_raw(tmp_path):
+def test_render_escapes_control_characters_of_the_file(tmp_path):
     evil = "\x1b[2J\x07\x9b31m\u202eabc\r\n\tx"
     b = tiny_llama(n_vocab=3).key("general.name", evil).key("general.architecture", "llama")
     b.key("general.license", evil).key("evil.list", [evil, evil]).key("tokenizer.ggml.pre", evil)
@@ -136,7 +136,7 @@ def test_nothing_from_the_file_reaches_the_terminal_raw(tmp_path):
     assert description["name"] == evil  # the data itself is not changed
 
 
-def test_long_things_are_cut(tmp_path):
+def test_long_values_are_truncated(tmp_path):
     b = tiny_llama().key("x.numbers", list(range(100_000)), I32).key("x.text", "a" * 100_000)
     description = describe(b.write(tmp_path / "m.gguf"))
     assert description["metadata"]["x.numbers"] == {
@@ -158,7 +158,7 @@ def test_models_that_contradict_themselves_are_described(tmp_path):
     assert "PROBLEM: layer 0 has 4 heads" in render(description)
 
 
-def test_files_with_little_in_them(tmp_path):
+def test_nearly_empty_file_is_described(tmp_path):
     description = describe(GGUFBuilder().write(tmp_path / "m.gguf"), tensors=True, tokens=True)
     assert description["problem"] == "key 'general.architecture' is missing"
     assert (
@@ -170,7 +170,7 @@ def test_files_with_little_in_them(tmp_path):
     render(description)
 
 
-def test_values_that_json_lacks(tmp_path):
+def test_values_that_json_lacks_become_strings(tmp_path):
     b = (
         tiny_llama()
         .key("x.nan", math.nan)
@@ -184,7 +184,7 @@ def test_values_that_json_lacks(tmp_path):
     assert "  x.bad   (not UTF-8)\n" in render(description)
 
 
-def test_no_gguf_file(tmp_path):
+def test_file_that_is_not_gguf_is_refused(tmp_path):
     path = tmp_path / "m.gguf"
     path.write_bytes(b"<html>")
     with pytest.raises(ModelError, match="a web page"):

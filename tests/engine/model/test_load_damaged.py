@@ -64,7 +64,7 @@ def test_damaged_files_never_crash(tmp_path: Path, seed: int) -> None:
     assert int(ran) > 0
 
 
-def test_unknown_architecture_lists_what_there_is(tmp_path: Path) -> None:
+def test_unknown_architecture_is_refused_with_the_supported_ones(tmp_path: Path) -> None:
     data = bundled_model().read_bytes().replace(b"\x05\0\0\0\0\0\0\0llama", b"\x05\0\0\0\0\0\0\0lxyma", 1)
     (tmp_path / "m.gguf").write_bytes(data)
     with GGUFFile.open(tmp_path / "m.gguf") as gguf:
@@ -73,7 +73,7 @@ def test_unknown_architecture_lists_what_there_is(tmp_path: Path) -> None:
         engine.load(tmp_path / "m.gguf")
 
 
-def test_missing_and_unknown_tensors(tmp_path: Path) -> None:
+def test_misnamed_tensor_is_refused(tmp_path: Path) -> None:
     data = bundled_model().read_bytes()
     (tmp_path / "m.gguf").write_bytes(data.replace(b"blk.1.attn_q.weight", b"blk.1.attn_Q.weight", 1))
     with pytest.raises(engine.ModelError, match=r"blk\.1\.attn_q\.weight is missing"):
@@ -105,6 +105,6 @@ def test_missing_and_unknown_tensors(tmp_path: Path) -> None:
         ({"devices": ("CUDA7",)}, engine.DeviceError, "CUDA7"),
     ],
 )
-def test_parameters_that_cannot_be_met(params: dict, error: type[Exception], text: str) -> None:
+def test_parameters_that_cannot_be_met_are_refused(params: dict, error: type[Exception], text: str) -> None:
     with pytest.raises(error, match=text):
         engine.load(bundled_model(), engine.ModelParameters(**params))

@@ -57,9 +57,7 @@ def long_prompt(model: engine.Model, n: int = 300) -> list[int]:
     return ids[:n]
 
 
-def test_batch_size_changes_nothing_but_the_chunks(
-    model: engine.Model, same_greedy: GreedyComparison
-) -> None:
+def test_batch_size_changes_only_the_chunks(model: engine.Model, same_greedy: GreedyComparison) -> None:
     ids = long_prompt(model)
     steps, results = {}, {}
     for n_batch in (512, 64, 8, 1):
@@ -73,7 +71,7 @@ def test_batch_size_changes_nothing_but_the_chunks(
     assert steps == {n: -(-300 // n) + 47 for n in (512, 64, 8, 1)}
 
 
-def test_eight_streams_say_what_each_says_alone(
+def test_eight_streams_give_the_texts_that_each_gives_alone(
     model: engine.Model, alone: list[Greedy], same_greedy: GreedyComparison
 ) -> None:
     requests = [request(str(i), model.tokenizer.encode(p), cache=False) for i, p in enumerate(PROMPTS)]
@@ -113,7 +111,7 @@ def test_prefix_cache_saves_work_and_changes_no_answer(
 
 
 @pytest.mark.parametrize("kv_type", ["q8_0", "f32", "bf16"])
-def test_prefix_cache_with_other_cache_types(kv_type: str, same_greedy: GreedyComparison) -> None:
+def test_prefix_cache_works_with_every_cache_type(kv_type: str, same_greedy: GreedyComparison) -> None:
     with load(kv_type=kv_type) as model:
         ids = long_prompt(model)
         scheduler = model.scheduler()
@@ -124,7 +122,7 @@ def test_prefix_cache_with_other_cache_types(kv_type: str, same_greedy: GreedyCo
         same_greedy(again, fresh)
 
 
-def test_kinds_of_attention_agree(model: engine.Model) -> None:
+def test_all_kinds_of_attention_agree(model: engine.Model) -> None:
     """Our kernel, ggml's flash attention, and the plain product, over scattered cells."""
     ids = long_prompt(model, 200)
     results = {}
@@ -141,7 +139,7 @@ def test_kinds_of_attention_agree(model: engine.Model) -> None:
     assert np.abs(results["off"] - results["auto"]).max() < 0.02 * scale
 
 
-def test_masks_show_only_own_earlier_cells(model: engine.Model) -> None:
+def test_mask_shows_only_the_sequences_own_earlier_cells(model: engine.Model) -> None:
     """Two sessions that share cells 3 and 1 (a prefix); rows are written top to bottom."""
     shared = [3, 1]
     a = BatchItem([7, 8], array("i", [*shared, 0, 5]), 2, True)
@@ -177,7 +175,9 @@ def draw(mask: list[list[bool]]) -> list[str]:
         (BatchItem([1] * 513, array("i", range(513)), 0, True), "513 tokens"),
     ],
 )
-def test_bad_batches_are_refused_before_ggml(model: engine.Model, rows: BatchItem, text: str) -> None:
+def test_invalid_batch_is_refused_before_ggml_sees_it(
+    model: engine.Model, rows: BatchItem, text: str
+) -> None:
     with pytest.raises(engine.EngineError, match=text):
         model.runner.forward([rows])
     assert model.runner.forward([BatchItem([1], array("i", [0]), 0, True)]) == 1
@@ -204,7 +204,7 @@ def test_progress_and_description(tmp_path: Path) -> None:
     assert described["n_params"] == 2885888
 
 
-def test_mlock_locks_weights_and_cache_or_says_what_to_raise() -> None:
+def test_mlock_locks_weights_and_cache_or_names_the_limit() -> None:
     def locked() -> int:
         status = Path("/proc/self/status").read_text()
         return int(status.split("VmLck:")[1].split()[0]) * 1024

@@ -22,11 +22,11 @@ DEVICES = ("CPU", "CUDA0", "CUDA1")
         ("blk.0.exp_probs_b.bias", False),
     ],
 )
-def test_experts_are_known_by_their_names(name: str, is_expert: bool) -> None:
+def test_experts_are_recognized_by_name(name: str, is_expert: bool) -> None:
     assert (EXPERTS.search(name) is not None) is is_expert
 
 
-def test_the_first_pattern_that_is_found_counts() -> None:
+def test_first_matching_pattern_counts() -> None:
     overrides = Overrides([(r"blk\.[0-3]\.ffn_.*_exps", "cuda1"), ("exps", "CPU")], DEVICES)
     assert overrides.device_of("blk.2.ffn_up_exps.weight") == "CUDA1"
     assert overrides.device_of("blk.4.ffn_up_exps.weight") == "CPU"

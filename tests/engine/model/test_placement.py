@@ -7,7 +7,7 @@ from engine.model.placement import Needs, Part
 from support.fakes.devices import cpu, device, make, needs
 
 
-def test_cpu_only():
+def test_plan_without_gpus_uses_the_cpu():
     p = make([cpu()])
     assert p.layers == ("CPU",) * 5
     assert p.n_cells == 10
@@ -18,7 +18,7 @@ def test_cpu_only():
     assert p.notes == ("no GPU found: all layers are on the CPU",)
 
 
-def test_all_layers_on_one_gpu_but_the_embedding():
+def test_one_large_gpu_gets_all_layers_but_the_embedding():
     p = make([device("G", 1000), cpu()])
     assert p.layers == ("G",) * 5
     gpu, host = p.usage
@@ -38,7 +38,7 @@ def test_all_layers_on_one_gpu_but_the_embedding():
         (99, "GGGGG"),
     ],
 )
-def test_a_number_of_layers(n, layers):
+def test_gpu_layers_offloads_the_last_layers(n, layers):
     p = make([device("G", 1000), cpu()], gpu_layers=n)
     assert "".join(name[0] for name in p.layers) == layers
     assert p.gpu_layers == min(n, 5)
@@ -85,7 +85,7 @@ def test_uneven_layers_fit_where_shares_by_memory_would_not():
     ("split", "layers"),
     [((1.0, 1.0), "AAAAABBBBB"), ((4.0, 1.0), "AAAAAAAABB"), ((0.0, 1.0), "B" * 10), ((1.0,), "A" * 10)],
 )
-def test_tensor_split(split, layers):
+def test_tensor_split_sets_the_shares(split, layers):
     p = make([device("A", 1000), device("B", 1000), cpu()], model=needs(n_layers=9), tensor_split=split)
     assert "".join(p.layers) == layers
 
@@ -93,7 +93,7 @@ def test_tensor_split(split, layers):
 @pytest.mark.parametrize(
     "split", [(1.0, 1.0, 1.0), (0.0, 0.0), (-1.0, 2.0), (float("nan"), 1.0), (float("inf"), 1.0)]
 )
-def test_tensor_split_that_makes_no_sense(split):
+def test_invalid_tensor_split_is_refused(split):
     with pytest.raises(ConfigError, match="tensor_split"):
         make([device("A", 1000), device("B", 1000), cpu()], tensor_split=split)
 
@@ -104,7 +104,7 @@ def test_an_unused_gpu_needs_no_compute_memory():
     assert p.fits
 
 
-def test_contradictions():
+def test_contradictory_parameters_are_refused():
     both = [device("G", 1000), cpu()]
     with pytest.raises(ConfigError, match="use_gpu is true, but gpu_layers is 0"):
         make(both, use_gpu=True, gpu_layers=0)
@@ -118,7 +118,7 @@ def test_contradictions():
         make(both, kv_cells=0)
 
 
-def test_use_gpu_true_that_does_not_fit():
+def test_use_gpu_true_without_enough_memory_is_refused():
     """5 layers: 50 weights + 40 cache + 5 compute."""
     with pytest.raises(OutOfMemoryError) as caught:
         make([device("G", 94), cpu()], use_gpu=True)
@@ -151,12 +151,12 @@ def test_the_suggested_context_fits():
         make([cpu(65 + 40 * 100)], model=model, n_ctx=64, kv_cells=101)
 
 
-def test_nothing_fits_the_gpu():
+def test_gpu_too_small_for_any_layer_is_refused():
     with pytest.raises(OutOfMemoryError, match="no layer fits: run it on the CPU with use_gpu=false"):
         make([device("G", 10), cpu()], use_gpu=True)
 
 
-def test_nothing_fits_at_all():
+def test_model_too_large_for_all_devices_is_refused():
     with pytest.raises(OutOfMemoryError, match="use a smaller model or a stronger quantization") as caught:
         make([cpu(50)])
     assert (caught.value.device, caught.value.needed, caught.value.free) == ("CPU", 105, 50)
@@ -180,7 +180,7 @@ def test_auto_fills_the_free_memory_with_a_margin():
     assert p.gpu_layers == 3
 
 
-def test_use_gpu_auto_falls_back_and_says_so():
+def test_use_gpu_auto_falls_back_to_the_cpu_with_a_note():
     p = make([device("G", 80), cpu()])
     assert p.gpu_layers == 3
     assert p.notes
@@ -189,13 +189,13 @@ def test_use_gpu_auto_falls_back_and_says_so():
     assert p.notes == ("0 of 5 layers fit on the GPU: the others are on the CPU",)
 
 
-def test_auto_over_several_gpus():
+def test_auto_spreads_layers_over_several_gpus():
     p = make([device("A", 45), device("B", 45), cpu()], gpu_layers="auto")
     assert "".join(name[0] for name in p.layers) == "CCABB"
     assert p.fits
 
 
-def test_auto_does_not_hide_that_the_cpu_is_too_small():
+def test_auto_with_too_small_a_cpu_is_refused():
     with pytest.raises(OutOfMemoryError):
         make([device("G", 80), cpu(20)], gpu_layers="auto")
 
@@ -217,7 +217,7 @@ def test_integrated_gpus_share_the_memory_of_the_host():
     assert "iG and CPU share memory: 10 B too much" in caught.value.__notes__[0]
 
 
-def test_the_input_moves_where_no_layer_is_left_on_the_cpu():
+def test_input_embedding_moves_if_no_layer_is_left_on_the_cpu():
     model = Needs(
         input=Part(10, 0, 0), layers=(Part(10, 1, 0),) * 4, output=Part(10, 0, 0), compute=5, input_moves=7
     )

@@ -18,7 +18,7 @@ from support.fakes.devices import cpu, device, make, needs
         (465, 100),  # one session is allowed everything
     ],
 )
-def test_cells_of_the_pool(free, n_cells):
+def test_pool_size_follows_free_memory_and_parallel(free, n_cells):
     p = make([cpu(free)], n_ctx=100, parallel=8)
     assert p.n_cells == n_cells
     assert p.usage[0].kv == 4 * n_cells
@@ -30,7 +30,7 @@ def test_cells_that_are_not_a_multiple_of_a_step_are_bounded_by_one_that_is():
     assert make([cpu(600)], n_ctx=50, parallel=2).n_cells == 96  # 450 - 65 = 385 hold 96
 
 
-def test_one_session_must_fit():
+def test_cache_too_small_for_one_session_is_refused():
     with pytest.raises(OutOfMemoryError, match="with 100 cells of cache need"):
         make([cpu(464)], n_ctx=100, parallel=8)
 
@@ -62,7 +62,7 @@ def test_mapped_weights_count_when_the_pool_grows():
     assert grown.n_cells == 100
 
 
-def test_cells_requested():
+def test_requested_cells_are_allocated():
     p = make([cpu()], kv_cells=77, parallel=8)
     assert p.n_cells == 77
 

@@ -11,7 +11,7 @@ def names(devices, /, **kw):
     return [d.name for d in select_gpus(devices, params(**kw))]
 
 
-def test_choice_of_devices():
+def test_each_card_is_selected_once_by_default_and_named_ones_on_request():
     cuda, cl = device("CUDA0", 9), device("CL0", 9, backend="CLBlast")
     igpu = device("Vulkan1", 9, "igpu", "Vulkan")
     rpc = device("RPC[10.0.0.2]", 9, backend="RPC")
@@ -29,18 +29,18 @@ def test_choice_of_devices():
     assert names([cuda, cpu()], use_gpu=False) == []
 
 
-def test_unknown_device():
+def test_unknown_device_is_refused():
     with pytest.raises(DeviceError, match="there is no device CUDA1; available: CUDA0, CPU"):
         make([device("CUDA0", 9), cpu()], devices=("CUDA1",))
 
 
 @pytest.mark.parametrize("kw", [{}, {"devices": ("CPU",)}, {"gpu_layers": 3}, {"gpu_layers": "auto"}])
-def test_use_gpu_true_without_a_gpu(kw):
+def test_use_gpu_true_without_a_gpu_is_refused(kw):
     """Never a silent run on the CPU."""
     with pytest.raises(DeviceError, match=r"no usable GPU \(available: CPU\); build with a GPU backend"):
         make([cpu(), device("BLAS", 0, "accel")][:1], use_gpu=True, **kw)
 
 
-def test_no_cpu():
+def test_missing_cpu_device_is_an_error():
     with pytest.raises(DeviceError, match="no CPU device"):
         make([device("G", 1000)])

@@ -27,7 +27,7 @@ def make(free: int, model: Needs | None = None, **more: Any) -> Plan:
 # All layers: 4 * (100 + 10 cells) + 20 + 5 = 465, and a tenth of the device stays free where it can.
 
 
-def test_all_experts_on_the_cpu() -> None:
+def test_cpu_moe_leaves_all_experts_on_the_cpu() -> None:
     p = make(1000, cpu_experts="all")
     gpu, cpu = p.usage
     assert p.layers == ("G",) * 5
@@ -42,7 +42,7 @@ def test_mapped_experts_stay_mapped() -> None:
     assert (cpu.weights, cpu.mapped) == (10, 4 * EXPERT_BYTES)
 
 
-def test_the_experts_of_the_first_layers() -> None:
+def test_n_cpu_moe_leaves_the_first_layers_experts_on_the_cpu() -> None:
     p = make(1000, cpu_experts=1)
     assert (p.cpu_experts, p.usage[0].weights, p.usage[1].weights) == (1, 340, 10 + EXPERT_BYTES)
     assert make(1000, cpu_experts=99).cpu_experts == 4
@@ -72,16 +72,16 @@ def test_auto_moves_experts_before_whole_layers(free: int, gpu_layers: int, cpu_
     assert p.fits
 
 
-def test_auto_says_that_experts_are_on_the_cpu() -> None:
+def test_auto_notes_that_experts_are_on_the_cpu() -> None:
     assert make(400).notes == ("not all experts fit on the GPU: the others are on the CPU",)
 
 
-def test_auto_moves_none_on_request() -> None:
+def test_auto_with_n_cpu_moe_0_moves_no_experts() -> None:
     p = make(400, gpu_layers="auto", cpu_experts=0)
     assert (p.gpu_layers, p.cpu_experts) == (4, 0)
 
 
-def test_auto_keeps_what_is_requested() -> None:
+def test_auto_keeps_requested_experts_on_the_cpu() -> None:
     p = make(1000, gpu_layers="auto", cpu_experts=3)
     assert (p.gpu_layers, p.cpu_experts) == (5, 3)
 

@@ -6,7 +6,7 @@ from support.fakes.devices import cpu, device, make, needs
 GIB = 1 << 30
 
 
-def test_table():
+def test_table_lists_layers_and_memory_of_each_device():
     p = make(
         [device("CUDA0", 3 * GIB), cpu(8 * GIB)],
         gpu_layers=3,
@@ -20,7 +20,7 @@ def test_table():
     ]
 
 
-def test_compute_grows_with_what_it_depends_on():
+def test_compute_estimate_grows_with_its_inputs():
     base = {"rows": 512, "n_embd": 2048, "n_ff": 5632, "n_vocab": 32000, "n_outputs": 8}
     small = estimate_compute(**base)
     assert 4 * 512 * 3 * 5632 < small < 100 << 20
@@ -31,7 +31,7 @@ def test_compute_grows_with_what_it_depends_on():
     assert estimate_compute_cell(rows=512, n_head=32, attention="explicit") == 2 * 512 + 4 * 512 * 32
 
 
-def test_a_device_has_less_alongside_what_others_take():
+def test_device_without_used_memory_has_less_free():
     gpu = device("CUDA0", 10)
     assert [gpu.without(n).free for n in (0, 3, 12)] == [10, 7, 0]
     assert gpu.without(3).total == gpu.total

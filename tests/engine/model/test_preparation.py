@@ -49,7 +49,7 @@ def test_more_positions_than_were_learned_are_refused() -> None:
         prepared("gpt2", context_size=1 << 20)
 
 
-def test_an_encoder_alongside_a_chat_model_takes_no_more_than_it_has_positions_for() -> None:
+def test_encoder_context_is_limited_to_its_positions() -> None:
     n_ctx = prepared("bert").n_ctx
     preparation = prepared("bert", context_size=4096)
     assert preparation.n_ctx == n_ctx
@@ -145,7 +145,7 @@ def test_a_draft_model_that_makes_embeddings_is_refused() -> None:
         preview(FOLDER / "llama-gqa-tied.gguf", replace(params, context_size=64))
 
 
-def test_a_draft_model_that_is_no_model_is_refused_for_what_it_is(tmp_path: Path) -> None:
+def test_draft_model_that_is_not_a_model_is_refused_with_its_kind(tmp_path: Path) -> None:
     model = TinyModel.read(FOLDER / "llama-gqa-tied.gguf")
     model.keys = {name: key for name, key in model.keys.items() if not name.startswith("tokenizer.")}
     model.keys["general.type"] = ("adapter", 8, None)
@@ -155,7 +155,7 @@ def test_a_draft_model_that_is_no_model_is_refused_for_what_it_is(tmp_path: Path
         preview(FOLDER / "llama-gqa-tied.gguf", params)
 
 
-def test_errors_without_a_path_are_said_to_be_of_the_draft_model(tmp_path: Path) -> None:
+def test_error_without_a_path_names_the_draft_model(tmp_path: Path) -> None:
     path = FOLDER / "llama-gqa-tied.gguf"
     params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=64, draft_model=str(path))
     with pytest.raises(ConfigError, match=r"^draft model: draft_gpu_layers is -1"):

@@ -69,7 +69,7 @@ def test_a_value_is_refused_by_its_key(name: str, key: str, value: Any, tmp_path
 
 
 @pytest.mark.parametrize("key", NEUTRAL)
-def test_a_value_that_changes_nothing_is_accepted_and_changes_nothing(key: str, tmp_path: Path) -> None:
+def test_neutral_value_is_accepted_without_effect(key: str, tmp_path: Path) -> None:
     original = golden("phi2").path
     model = TinyModel.read(original)
     value = NEUTRAL[key][0]
@@ -85,7 +85,7 @@ def test_factors_of_one_length_alone_are_refused(kind: str, tmp_path: Path) -> N
         load(model.write(tmp_path / "changed.gguf"))
 
 
-def test_an_unknown_architecture_lists_what_there_is(tmp_path: Path) -> None:
+def test_unknown_architecture_is_refused_with_the_supported_ones(tmp_path: Path) -> None:
     model = TinyModel.read(golden("gpt2").path)
     model.keys["general.architecture"] = ("gpt3", 8, None)
     with pytest.raises(UnsupportedModelError, match=r"'gpt3'.*gpt-oss, gpt2.*CONTRIBUTING"):

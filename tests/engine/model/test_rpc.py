@@ -66,7 +66,7 @@ def test_split_address_of_an_invalid_address_is_refused(address: str) -> None:
     ("address", "expected"),
     [("host:1", ("host", 1)), ("127.0.0.1:65535", ("127.0.0.1", 65535)), ("[::1]:50052", ("::1", 50052))],
 )
-def test_split_address_takes_brackets_off(address: str, expected: tuple[str, int]) -> None:
+def test_split_address_removes_brackets(address: str, expected: tuple[str, int]) -> None:
     assert rpc.split_address(address) == expected
 
 

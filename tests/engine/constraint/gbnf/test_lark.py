@@ -9,7 +9,7 @@ from engine.constraint.json_schema import rule
 from engine.errors import ConfigError
 
 
-def test_schemas_inside_of_grammars() -> None:
+def test_schema_inside_a_grammar_is_enforced_or_refused() -> None:
     grammar = r"""start: a | b "%json {" // %json {"format": "no"}
 A: /%json {"format":"no"}\//
 a: %json {"format": "x",
@@ -36,7 +36,7 @@ b: %json
         with_checked_schemas('start: %json {"multipleOf": 99999989}')
 
 
-def test_temperatures_of_rules_are_not_enforced() -> None:
+def test_temperature_of_a_rule_is_reported_as_not_enforced() -> None:
     rule_text = 'start: a\na[capture="x]", max_tokens=3, temperature=0.5]: /a+/'
     assert with_checked_schemas(rule_text).ignored == ["the temperature of a rule"]
     for text in ('start: "[temperature=1"', "start: /[temperature=]/", "start: a // [temperature=1]\na: /b/"):

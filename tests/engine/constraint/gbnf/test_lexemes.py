@@ -21,7 +21,9 @@ MUNCH = [
 
 
 @pytest.mark.parametrize(("grammar", "good", "bad"), MUNCH)
-def test_what_longest_matches_would_get_wrong(grammar: str, good: str, bad: str) -> None:
+def test_grammar_that_greedy_lexing_would_change_matches_as_defined(
+    grammar: str, good: str, bad: str
+) -> None:
     matcher = compiler().compile(Constraint("gbnf", grammar))
     assert accepts(matcher, good)
     assert not accepts(matcher, bad)
@@ -31,7 +33,7 @@ def lexemes(grammar: str) -> int:
     return sum(line.startswith("L") for line in to_lark(grammar, lambda spelled: None).splitlines())
 
 
-def test_regular_parts_are_single_lexemes() -> None:
+def test_regular_part_becomes_a_single_lexeme() -> None:
     assert lexemes('root ::= item+\nitem ::= "- " [^\\n]+ "\\n"') == 1
     string = 'string ::= "\\"" ([^"\\\\] | "\\\\" ["\\\\nrt])* "\\""'
     nested = f'root ::= "[" (string | root) ("," (string | root))* "]"\n{string}'

@@ -114,7 +114,7 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize("path", grammar_files(), ids=lambda path: path.stem)
-def test_the_grammars_of_llama_cpp(path: Path) -> None:
+def test_llama_cpps_grammars_are_parsed(path: Path) -> None:
     grammar = path.read_text()
     good, bad = EXAMPLES[path.stem]
     reference = Reference(parse(grammar, no_tokens))
@@ -206,7 +206,7 @@ def accepted(grammar: str) -> list[str]:
 
 @examples(150, suppress_health_check=[HealthCheck.filter_too_much])
 @given(st.tuples(*[nodes] * len(NAMES)))
-def test_the_same_texts_match_as_by_definition(bodies: tuple[Node, ...]) -> None:
+def test_random_grammar_matches_the_texts_of_its_definition(bodies: tuple[Node, ...]) -> None:
     grammar = "\n".join(f"{name} ::= {written(body)}" for name, body in zip(NAMES, bodies, strict=True))
     try:
         reference = Reference(parse(grammar, no_tokens))
@@ -276,10 +276,10 @@ def test_parse_of_an_invalid_grammar_names_the_mistake(grammar: str, message: st
     assert "\n" not in str(raised.value)
 
 
-def test_a_long_chain_of_rules() -> None:
+def test_long_chain_of_rules_is_parsed() -> None:
     rules = [f'x{i} ::= "a" x{i + 1}' for i in range(4000)]
     assert matches("\n".join(["root ::= x0", *rules, 'x4000 ::= "b"']), "a" * 4000 + "b")
 
 
-def test_tokens_are_nodes() -> None:
+def test_token_references_become_nodes() -> None:
     assert parse("root ::= <[7]> !<[8]>", no_tokens)["root"] == Seq((TokenRef(7), TokenRef(8, negated=True)))

@@ -72,7 +72,7 @@ def holds(bits: int, byte: int) -> bool:
 
 @examples(200)
 @given(nodes)
-def test_sets_hold_what_texts_begin_and_continue_with(node: Node) -> None:
+def test_shape_contains_the_bytes_that_texts_begin_and_continue_with(node: Node) -> None:
     known, matching = shape(node), texts(node)
     assert known.nullable == ("" in matching)
     for text in matching:

@@ -51,7 +51,7 @@ schemas = st.recursive(
 
 @examples(300)
 @given(schema=schemas, seed=st.integers(0, 2**20), close=st.booleans())
-def test_every_text_is_valid(schema: Any, seed: int, close: bool) -> None:
+def test_every_generated_text_is_valid(schema: Any, seed: int, close: bool) -> None:
     try:
         matcher = matcher_of(schema, close=close)
     except ConfigError:
@@ -100,7 +100,7 @@ def test_valid_values_are_accepted(schema: Any, value: Any) -> None:
     assert accepts_value(matcher, value) == jsonschema.Draft202012Validator(schema).is_valid(value)
 
 
-def test_the_schema_stays_as_it_is() -> None:
+def test_rule_does_not_modify_the_schema() -> None:
     schema = {"properties": {"a": {"format": "x"}}, "x-guidance": {"lenient": True}}
     before = json.dumps(schema)
     rule(schema)

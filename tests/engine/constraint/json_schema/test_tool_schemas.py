@@ -22,7 +22,7 @@ CASES = {
 ENFORCED = {name: case for name, case in CASES.items() if not case.refused}
 
 
-def test_there_are_many() -> None:
+def test_tool_schemas_are_numerous() -> None:
     assert len(CASES) >= 200
     assert len(ENFORCED) > 170
 

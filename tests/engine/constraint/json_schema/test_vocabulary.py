@@ -15,7 +15,7 @@ from support.quick import examples
 from support.references.constraint_walk import Walk
 
 
-def test_references() -> None:
+def test_references_resolve() -> None:
     tree = {
         "$ref": "#/$defs/tree",
         "$defs": {
@@ -88,7 +88,7 @@ schemas = st.recursive(
 
 @examples(60)
 @given(schemas, st.integers(0, 2**32))
-def test_what_any_schema_allows_validates(schema: dict[str, Any], seed: int) -> None:
+def test_output_of_any_schema_validates(schema: dict[str, Any], seed: int) -> None:
     try:
         walk = Walk(Constraint("json_schema", json.dumps(schema)), seed=seed).run(400, b'"}],:0-')
     except ConfigError as error:

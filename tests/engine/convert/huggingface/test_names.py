@@ -17,6 +17,6 @@ def test_by_parts_gathers_the_q_k_and_v_of_all_heads() -> None:
     assert by_parts(rows, 2)[:, 0].tolist() == [0, 1, 6, 7, 2, 3, 8, 9, 4, 5, 10, 11]
 
 
-def test_names_keep_the_places_of_layer_and_expert() -> None:
+def test_names_keep_the_placeholders_of_layer_and_expert() -> None:
     assert below("h", {"ln": "attn_norm"}) == {"h.{i}.ln": "blk.{i}.attn_norm"}
     assert experts("moe", "g", "u", "d", "r")["model.layers.{i}.moe.experts.{e}.g"] == "blk.{i}.ffn_gate_exps"

@@ -50,7 +50,7 @@ def test_tensors_and_greedy_tokens_match_those_of_the_model(
         assert [token.id for token in session.infer(greedy)] == ref.greedy.tokens
 
 
-def test_guesses_are_reported(tmp_path: Path) -> None:
+def test_assumed_values_are_reported(tmp_path: Path) -> None:
     source = old("llama-mha-untied", container="ggml").write(tmp_path / "old.bin")
     remarks = " ".join(legacy.convert(source, tmp_path / "new.gguf"))
     assert "llama.context_length is 2048" in remarks
@@ -64,7 +64,7 @@ def test_guesses_are_reported(tmp_path: Path) -> None:
         assert file.metadata["llama.context_length"] == 99
 
 
-def test_the_number_of_kv_heads_is_seen_from_the_tensors(tmp_path: Path) -> None:
+def test_number_of_kv_heads_is_derived_from_the_tensors(tmp_path: Path) -> None:
     """LLaMA 2 70B: no field says it."""
     source = old("llama-gqa-tied").write(tmp_path / "old.bin")
     legacy.convert(source, tmp_path / "new.gguf")
@@ -140,7 +140,7 @@ def test_quantized_rows_are_reordered_whole(tmp_path: Path) -> None:
         ("ggjt", 3, 3002, "Q4_0", 3),
     ],
 )
-def test_old_blocks_say_their_version(
+def test_obsolete_blocks_are_refused_with_their_version(
     container: str, version: int, file_type: int, kind: str, says: int, tmp_path: Path
 ) -> None:
     source = wide(container=container, version=version, file_type=file_type, encode=quantized(kind))
@@ -149,7 +149,7 @@ def test_old_blocks_say_their_version(
     assert not list(tmp_path.glob("new*"))
 
 
-def test_blocks_of_5_bits_are_as_today_since_version_1(tmp_path: Path) -> None:
+def test_q5_blocks_of_version_1_are_accepted(tmp_path: Path) -> None:
     encode = quantized("Q5_0")
     legacy.convert(
         wide(version=2, file_type=8, encode=encode).write(tmp_path / "old.bin"), tmp_path / "new.gguf"
@@ -184,7 +184,7 @@ def test_convert_of_another_file_is_refused(
     assert not list(tmp_path.glob("new*"))
 
 
-def test_an_architecture_that_is_named_tells_why_not(tmp_path: Path) -> None:
+def test_named_architecture_that_does_not_fit_is_refused_with_the_reason(tmp_path: Path) -> None:
     source = old("gptj").write(tmp_path / "old.bin")
     with pytest.raises(ModelError, match="as gptneox: "):
         legacy.convert(source, tmp_path / "new.gguf", architecture="gptneox")
@@ -200,7 +200,7 @@ DATA = {name: old(name).bytes() for name in ("llama-mha-untied", "gptneox", "gpt
 
 @examples(150)
 @given(st.sampled_from(sorted(DATA)), st.data())
-def test_damage_is_an_error_or_other_numbers(
+def test_damaged_file_is_refused_or_gives_other_numbers(
     tmp_path_factory: pytest.TempPathFactory, name: str, draw: st.DataObject
 ) -> None:
     data = bytearray(DATA[name])

@@ -41,7 +41,7 @@ def test_containers_are_distinguished(
     assert (file.scores is None) == (container == "ggml")
 
 
-def test_tensors_lie_where_the_file_has_them(tmp_path: Path) -> None:
+def test_tensor_offsets_match_the_file(tmp_path: Path) -> None:
     path = old().write(tmp_path / "old.bin")
     file = read(path, "gpt2")
     assert set(file.tensors) == set(MODEL.tensors)
@@ -64,7 +64,7 @@ def test_an_architecture_without_such_files_is_refused(tmp_path: Path) -> None:
         read(old().write(tmp_path / "old.bin"), "qwen2")
 
 
-def test_an_adapter_is_not_a_model(tmp_path: Path) -> None:
+def test_adapter_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "adapter.bin"
     path.write_bytes(b"algg" + bytes(64))
     with pytest.raises(UnsupportedModelError, match="LoRA adapter"):

@@ -35,7 +35,7 @@ def trained(seed: int, n: int) -> Tokenizer:
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_merges_are_found_again(seed: int, tmp_path: Path) -> None:
+def test_merges_are_reconstructed(seed: int, tmp_path: Path) -> None:
     """What `tokenizers` trained cuts every text as the vocabulary that was made from its bare tokens."""
     theirs = trained(seed, 400)
     tokens = [*raw_tokens(theirs), b"zzzz", b"\n\n\n\n"]  # added afterwards
@@ -55,7 +55,7 @@ def test_merges_are_found_again(seed: int, tmp_path: Path) -> None:
         assert ours.encode(text, add_special=False) == theirs.encode(text).ids
 
 
-def test_a_vocabulary_that_lost_bytes_needs_that_of_the_folder(tmp_path: Path) -> None:
+def test_vocabulary_with_lost_bytes_is_refused_unless_a_folder_replaces_it(tmp_path: Path) -> None:
     model = TinyModel.read(golden("gpt2").path)
     lossy = [(t if len(t) != 1 or t.isascii() else b"\xef\xbf\xbd", s) for t, s in pieces(model)]
     source = of_golden(model, lossy).write(tmp_path / "old.bin")

@@ -24,7 +24,7 @@ def reference(name: str, x: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", ["gelu", "gelu_erf"])
 @pytest.mark.parametrize("n", [1, 5, 16, 1023, 2500])
 @pytest.mark.parametrize("gated", [False, True])
-def test_gelu_is_the_formula(name: str, n: int, gated: bool) -> None:
+def test_gelu_matches_the_formula(name: str, n: int, gated: bool) -> None:
     x = np.linspace(-20, 20, 3 * n, dtype=np.float32).reshape(3, n)
     up = np.random.default_rng(0).normal(size=(3, n)).astype(np.float32) if gated else None
     c = Calculator()
@@ -46,7 +46,7 @@ def test_rows_may_be_parts_of_longer_ones(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["gelu", "gelu_erf"])
-def test_values_that_are_not_finite_stay_so(name: str) -> None:
+def test_values_that_are_not_finite_stay_not_finite(name: str) -> None:
     x = np.array([[np.nan, np.inf, 1e30, -1e30, 0.0]], np.float32)
     c = Calculator()
     got = c.compute(activation.op(c.ctx, name, c.input(x))).reshape(5)

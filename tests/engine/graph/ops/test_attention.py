@@ -209,13 +209,13 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_equals_plain_attention(name: str) -> None:
+def test_paged_attention_equals_plain_attention(name: str) -> None:
     got, expected = run(CASES[name])
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=2e-5)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="widths of x86-64's sets")
-def test_each_set_has_vectors_of_its_own() -> None:
+def test_each_instruction_set_uses_its_own_vector_width() -> None:
     """Sums over vectors of another width are rounded otherwise: a set that used another's would show here."""
     widths = {"avx512vnni": 16, "avx512": 16, "avxvnni": 8, "avx2": 8, "portable": 4}
     results: dict[int, set[bytes]] = {}
@@ -245,7 +245,7 @@ def test_each_set_has_vectors_of_its_own() -> None:
     ),
     ids=str,
 )
-def test_a_row_is_the_same_to_the_bit_for_any_chunks_of_its_sequence(kind: dict[str, Any]) -> None:
+def test_row_is_bit_identical_for_any_chunks_of_its_sequence(kind: dict[str, Any]) -> None:
     """As a whole prompt, in chunks, token by token, beside others, by any number of threads."""
     n, others = 150, [(30, 1), (90, 1), (0, 33), (7, 5)]
     rng = np.random.default_rng(3)
@@ -279,7 +279,7 @@ def test_a_row_is_the_same_to_the_bit_for_any_chunks_of_its_sequence(kind: dict[
             np.testing.assert_array_equal(rows(first, last, threads, neighbours), whole[first:last])
 
 
-def test_scores_of_any_size_stay_finite() -> None:
+def test_attention_with_scores_of_any_size_stays_finite() -> None:
     """Scores of some thousands overflow exp; the running maximum must keep them in range."""
     for sequences in ([(0, 90)], [(89, 1)]):  # both layouts of the kernel
         got, expected = run(Case(sequences, heads=2, kv_heads=2, q_scale=3000.0))
@@ -288,7 +288,7 @@ def test_scores_of_any_size_stay_finite() -> None:
         np.testing.assert_allclose(got, expected, atol=2e-2)
 
 
-def test_refuses_shapes_that_do_not_go_together() -> None:
+def test_shapes_that_do_not_fit_together_are_refused() -> None:
     ctx: Any = Context(8)
     q = ctx.new(F32, (64, 4, 1))
     k = ctx.new(F32, (96, 10))

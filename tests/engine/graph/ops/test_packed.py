@@ -89,7 +89,7 @@ SHAPES = [
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_a_matrix_that_is_read_from_a_file_is_the_one_that_is_packed_from_memory(threads, tmp_path):
+def test_matrix_packed_from_a_file_equals_the_one_packed_from_memory(threads, tmp_path):
     n_in, n_out = 512, 1616  # several pieces, the last of which is shorter
     data, _ = quantized("q4_0", n_in, n_out)
     path = tmp_path / "weights"
@@ -114,7 +114,7 @@ def test_a_matrix_that_is_read_from_a_file_is_the_one_that_is_packed_from_memory
         lambda case: case[0] == (160, 32, 31) or case[1] in ("q4_0", "q4_K"),
     ),
 )
-def test_products(shape: tuple[int, int, int], kind: str) -> None:
+def test_products_match_the_reference(shape: tuple[int, int, int], kind: str) -> None:
     n_in, n_out, n_rows = shape
     n_in *= gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[kind.upper()]][0] // 32
     data, weights = quantized(kind, n_in, n_out)
@@ -141,7 +141,7 @@ def test_a_row_does_not_depend_on_the_batch(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_zeros_and_extremes(kind: str) -> None:
+def test_products_of_zeros_and_extremes_match_the_reference(kind: str) -> None:
     data, weights = quantized(kind, 256, 16)
     x = np.zeros((3, 256), np.float32)
     x[1, 5] = 3e30
@@ -156,7 +156,7 @@ def test_zeros_and_extremes(kind: str) -> None:
 @pytest.mark.parametrize(
     ("kind", "value", "at"), every(4, product(TYPES, [np.nan, np.inf, -np.inf], [3, 40, 31]))
 )
-def test_values_that_are_not_finite_show(kind: str, value: float, at: int) -> None:
+def test_values_that_are_not_finite_reach_the_result(kind: str, value: float, at: int) -> None:
     """Hidden in 8 bits it would be served as text; as NaN logits it is an error."""
     data, weights = quantized(kind, 256, 16)
     x = np.ones((3, 256), np.float32)
@@ -168,7 +168,7 @@ def test_values_that_are_not_finite_show(kind: str, value: float, at: int) -> No
     assert np.isfinite(got[2]).all()
 
 
-def test_refusals() -> None:
+def test_unsuitable_matrices_are_refused() -> None:
     assert not can_pack(type_id("f16"), (32, 16))
     assert not can_pack(type_id("q4_0"), (32, 15))
     assert not can_pack(type_id("q4_0"), (32, 15, 4))
@@ -190,7 +190,7 @@ def test_refusals() -> None:
 
 
 @pytest.mark.parametrize("kind", TYPES)
-def test_extremes_of_the_bits(kind: str) -> None:
+def test_products_of_extreme_bits_match_the_reference(kind: str) -> None:
     """All bits set, and the largest activations of either sign: no sum overflows on its way."""
     number = gguf.GGMLQuantizationType[kind.upper()]
     n_block, size = gguf.GGML_QUANT_SIZES[number]
@@ -208,7 +208,7 @@ def test_extremes_of_the_bits(kind: str) -> None:
         np.testing.assert_allclose(got, x @ weights.T, rtol=1e-4, atol=1e-5 * np.abs(weights).sum(1).max())
 
 
-def test_sets_by_name(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernel_set_can_be_selected_by_name(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert instruction_set() == kernels
     assert instruction_sets()[-1] == "portable"
     with pytest.raises(ConfigError, match=r"GGSERVE_CPU_KERNELS=sse9: unknown; this build has .*portable"):
@@ -219,7 +219,7 @@ def test_sets_by_name(kernels: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names of x86-64's sets")
-def test_a_set_that_the_processor_lacks() -> None:
+def test_kernel_set_that_the_processor_lacks_is_refused() -> None:
     lacking = [name for name in ("avx512vnni", "avxvnni") if name not in instruction_sets()]
     for name in lacking:
         with pytest.raises(ConfigError, match=f"{name}: this processor cannot run it; it runs .*portable"):
@@ -234,7 +234,7 @@ def test_repack_off_leaves_the_layout_of_the_file() -> None:
         assert packed == is_faster_packed(type_id("q8_0"))
 
 
-def test_exponents_of_mxfp4() -> None:
+def test_mxfp4_exponents_match_the_reference() -> None:
     """Half of 2^(e - 127): the smallest are subnormal floats. No model has weights near the largest."""
     n_out = 240
     blocks = np.full((n_out, 17), 0x22, np.uint8)  # every weight is 1 times 2^(e - 127)
@@ -276,7 +276,7 @@ def times_experts(matrix: PackedMatrix, x: np.ndarray, ids: np.ndarray, threads:
         lambda case: case[:2] == (5, True) or case[2] in ("q4_K", "mxfp4"),
     ),
 )
-def test_experts_compute_what_each_expert_alone_does(n_rows: int, own_rows: bool, kind: str) -> None:
+def test_product_of_experts_equals_each_expert_alone(n_rows: int, own_rows: bool, kind: str) -> None:
     """Bit for bit, whichever rows share an expert; some experts have none, one has more than a tile."""
     n_in, n_out, n_experts, n_used = 256, 48, 6, 3
     data, _ = quantized(kind, n_in, n_out * n_experts)

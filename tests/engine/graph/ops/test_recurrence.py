@@ -158,7 +158,7 @@ def test_outputs_match_those_of_the_formula(case: str) -> None:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_rows_are_the_same_to_the_bit_in_any_batch_and_division_of_the_prompt(case: str) -> None:
+def test_rows_are_bit_identical_in_any_batch_and_for_any_chunks(case: str) -> None:
     bench, _ = CASES[case]()
     whole = bench.run([(0, list(range(12)), 0)], threads=1)
     bench.clear()

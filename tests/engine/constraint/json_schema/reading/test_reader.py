@@ -12,7 +12,7 @@ from support.references.json_walk import refusal, takes
 
 
 @pytest.mark.parametrize("dialect", ["my own", "http://json-schema.org/draft-07/schema#"])
-def test_dialects_do_not_matter(dialect: str) -> None:
+def test_older_dialects_give_the_same_shape(dialect: str) -> None:
     assert takes({"$schema": dialect, "type": "integer"}, "3")
 
 
@@ -26,7 +26,7 @@ ONE_OF = {
 }
 
 
-def test_one_of_alongside_properties() -> None:
+def test_one_of_beside_properties_is_exact() -> None:
     assert takes(ONE_OF, '{"kind": "x", "a": "1"}', close=True)
     assert not takes(ONE_OF, '{"a": "1", "b": "1"}')
     with pytest.raises(ConfigError, match="branches 0 and 1 may match the same value"):
@@ -35,7 +35,7 @@ def test_one_of_alongside_properties() -> None:
     assert any("oneOf" in what for what in rule(loose).ignored)
 
 
-def test_conditions_are_not_closed() -> None:
+def test_condition_is_not_treated_as_closed() -> None:
     """An array matches `{"properties": {}}`, and 5 matches both branches."""
     with pytest.raises(ConfigError, match="nothing matches it"):
         rule(closed({"type": "array", "not": {"properties": {}}}))
@@ -90,7 +90,7 @@ NEEDS_B = {"type": "object", "properties": {"b": {"type": "integer"}}, "required
         ([{"type": "object"}, NEEDS_B], False),
     ],
 )
-def test_schemas_are_exclusive_if_what_is_written_for_one_matches_no_other(
+def test_schemas_are_exclusive_if_no_output_of_one_matches_another(
     schemas: list[Any], expected: bool
 ) -> None:
     assert exclusive(schemas, {"$defs": {"a": {"const": 1}}}) is expected

@@ -21,7 +21,7 @@ def test_a_constant_matches_its_value_alone(value: Any) -> None:
     assert not any(accepts_value(matcher, other) for other in (False, "a", 1, [1], {}))
 
 
-def test_constants_merge_by_type_and_come_apart_again() -> None:
+def test_constants_merge_by_type_and_can_be_listed_again() -> None:
     values: list[Shape] = [single("a"), Null(), single(Decimal(1)), single("b"), single("a")]
     shape = merged(values)
     assert shape == AnyOf((String(values=("a", "b")), Number(values=(Decimal(1),)), Null()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from support.references.json_walk import takes
 
 
-def test_conditions_about_known_values() -> None:
+def test_condition_about_known_values_is_exact() -> None:
     schema = {
         "type": "object",
         "properties": {"kind": {"enum": ["a", "b"]}, "x": {"type": "integer"}},

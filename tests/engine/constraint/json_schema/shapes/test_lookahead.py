@@ -69,7 +69,7 @@ def accepted_texts(schema: dict[str, Any], texts: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize(("pattern", "good", "bad"), PATTERNS)
-def test_patterns_of_libraries_take_what_re_takes(pattern: str, good: list[str], bad: list[str]) -> None:
+def test_library_patterns_match_what_re_matches(pattern: str, good: list[str], bad: list[str]) -> None:
     assert [bool(re.search(pattern, text)) for text in good + bad] == [True] * len(good) + [False] * len(bad)
     assert accepted_texts(string(pattern), good + bad) == good
 
@@ -77,11 +77,13 @@ def test_patterns_of_libraries_take_what_re_takes(pattern: str, good: list[str],
 @pytest.mark.parametrize(
     ("pattern", "good", "bad"), [('^(?!b)"*$', ["", '""'], ['"a']), ("(?!^)", ["a"], [""])]
 )
-def test_positions_and_characters_that_json_escapes(pattern: str, good: list[str], bad: list[str]) -> None:
+def test_look_ahead_handles_characters_that_json_escapes(
+    pattern: str, good: list[str], bad: list[str]
+) -> None:
     assert accepted_texts(string(pattern), good + bad) == good
 
 
-def test_emoji_of_zod_needs_one() -> None:
+def test_zods_emoji_pattern_requires_an_emoji() -> None:
     assert accepted_texts(string(EMOJI), ["😀", "1️⃣", "1", "a😀", ""]) == ["😀", "1️⃣"]
 
 
@@ -151,7 +153,7 @@ def test_format_alongside_look_ahead_holds() -> None:
         ("(?=" + 300 * "." + ")", "in so long a pattern"),
     ],
 )
-def test_what_is_not_supported_is_refused_by_pattern_and_place(pattern: str, reason: str) -> None:
+def test_unsupported_pattern_is_refused_with_pattern_and_place(pattern: str, reason: str) -> None:
     schema = {"type": "object", "properties": {"x": string(pattern)}}
     message = refusal(schema)
     assert message.startswith("properties.x: the pattern '")
@@ -186,7 +188,7 @@ TEXTS = st.lists(st.text(ALPHABET, max_size=6), min_size=12, max_size=12)
 
 @examples(300)
 @given(PATTERN, TEXTS)
-def test_any_pattern_takes_what_re_takes(pattern: str, texts: list[str]) -> None:
+def test_any_pattern_matches_what_re_matches(pattern: str, texts: list[str]) -> None:
     fault = names.fault(pattern)
     if fault:
         assert fault.endswith(REFUSALS), (pattern, fault)
@@ -197,7 +199,7 @@ def test_any_pattern_takes_what_re_takes(pattern: str, texts: list[str]) -> None
 
 @examples(200)
 @given(PATTERN, TEXTS)
-def test_any_pattern_of_a_whole_text_takes_what_re_takes(pattern: str, texts: list[str]) -> None:
+def test_any_pattern_of_a_whole_text_matches_what_re_matches(pattern: str, texts: list[str]) -> None:
     texts += ["", "a", "b", "ab", "ba", "1", '"', "a\n", "aab", "bab"]
     to_the_end = pattern.replace("$", r"\Z")
     expected = [text for text in texts if re.fullmatch(to_the_end, text, re.ASCII)]
@@ -213,7 +215,7 @@ def test_any_pattern_of_a_whole_text_takes_what_re_takes(pattern: str, texts: li
 
 @examples(100)
 @given(PATTERN, st.integers(0, 1000))
-def test_any_pattern_leads_to_no_dead_end(pattern: str, seed: int) -> None:
+def test_any_pattern_has_no_dead_end(pattern: str, seed: int) -> None:
     if names.fault(pattern):
         return
     matcher = matcher_or_nothing(string(pattern))

@@ -7,7 +7,7 @@ from typing import Any
 from support.references.json_walk import takes
 
 
-def test_references_that_meet_themselves() -> None:
+def test_recursive_references_can_be_combined() -> None:
     def tree(name: str) -> dict[str, Any]:
         return {"type": "object", "properties": {"child": {"$ref": f"#/$defs/{name}"}, name: {"const": 1}}}
 

@@ -7,7 +7,7 @@ import pytest
 from support.references.json_walk import takes
 
 
-def test_values_are_tried_on_patterns_that_no_grammar_has() -> None:
+def test_enum_beside_an_unsupported_pattern_is_filtered_by_it() -> None:
     for schema in (
         {"enum": ["ab", "b"], "pattern": "^.*(?<=a)b"},
         {"allOf": [{"pattern": "^.*(?<=a)b"}, {"enum": ["ab", "b"]}]},
@@ -17,7 +17,7 @@ def test_values_are_tried_on_patterns_that_no_grammar_has() -> None:
 
 
 @pytest.mark.parametrize(("pattern", "good", "bad"), [("^[a&&b]$", "&", "c"), ("^[[:a]+]$", "[:a]", "a")])
-def test_classes_match_those_of_ecma(pattern: str, good: str, bad: str) -> None:
+def test_character_classes_match_those_of_ecma(pattern: str, good: str, bad: str) -> None:
     """Not nested, nor intersected."""
     for schema, text in (
         ({"type": "string", "pattern": pattern}, '"{}"'),

@@ -61,12 +61,12 @@ def test_decimals_pattern_matches_exactly_the_range(
         assert bool(pattern.fullmatch(text)) == inside, (text, pattern.pattern)
 
 
-def test_bounds_of_integers() -> None:
+def test_integer_bounds_are_the_first_and_last_integer() -> None:
     assert integer_bounds(Decimal("1.5"), False, Decimal("1e3"), True) == (2, 999)
     assert integer_bounds(Decimal(-3), True, None, False) == (-2, None)
 
 
-def test_many_digits_are_exact() -> None:
+def test_bounds_with_many_digits_are_exact() -> None:
     bound = Decimal("0.12345678901234567890123")
     pattern = re.compile(decimals(bound, False, None, False))
     assert pattern.fullmatch(str(bound))

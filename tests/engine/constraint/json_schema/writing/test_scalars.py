@@ -14,7 +14,7 @@ from support.references.json_walk import accepts, matcher_of, refusal, takes
 BIG = 1234567890123456789
 
 
-def test_integers_are_exact() -> None:
+def test_integer_bounds_are_exact() -> None:
     assert takes({"const": BIG}, str(BIG))
     assert not takes({"const": BIG}, "1234567890123456768")
     both = {"enum": [1148723948572938471, 1148723948572938472]}
@@ -27,7 +27,7 @@ def test_integers_are_exact() -> None:
     assert takes({"const": {"id": [-(10**30)]}}, f'{{"id": [{-(10**30)}]}}')
 
 
-def test_decimals_are_exact() -> None:
+def test_decimal_bounds_are_exact() -> None:
     price = loads('{"const": 0.1234567890123456789}')
     assert takes(price, "0.1234567890123456789")
     assert not takes(price, "0.12345678901234568")
@@ -39,7 +39,7 @@ def test_decimals_are_exact() -> None:
         loads('{"const": 1e400}')
 
 
-def test_numbers_are_not_more_than_a_double_holds() -> None:
+def test_generated_number_fits_in_a_double() -> None:
     assert takes({"type": "number"}, "-1.5e+30")
     assert not takes({"type": "number"}, "1e999")
 

@@ -15,7 +15,7 @@ BADLY += ['{"a"\n: 1, "b": [1]}', '{"a": 1\n, "b": [1]}', '{"a":\n1, "b": [1]}',
 AB = {"properties": {"a": {"type": "integer"}, "b": {"items": {"type": "integer"}}}, "required": ["a", "b"]}
 
 
-def test_white_space_stands_where_writers_put_it() -> None:
+def test_white_space_appears_only_where_json_writers_put_it() -> None:
     for text in WRITTEN:
         assert takes(AB, text, close=True), text
     for text in BADLY:
@@ -23,7 +23,7 @@ def test_white_space_stands_where_writers_put_it() -> None:
     assert not takes(AB, WRITTEN[2].replace("\n  ", "\n" + 21 * " "), close=True)
 
 
-def test_white_space_by_options() -> None:
+def test_white_space_follows_the_options() -> None:
     def with_options(**options: Any) -> dict[str, Any]:
         return {**AB, "x-guidance": options}
 
@@ -50,7 +50,7 @@ FREE = {"type": "object", "additionalProperties": {"type": "integer"}}
         {"item_separator": ",?"},
     ],
 )
-def test_separators_that_json_does_not_have_are_refused_alongside_free_names(options: dict[str, Any]) -> None:
+def test_non_json_separators_beside_free_names_are_refused(options: dict[str, Any]) -> None:
     for schema in (FREE, {"type": "array", "items": FREE}, {}):
         assert "separators and white space that JSON does not have" in refusal(
             {**schema, "x-guidance": options}
@@ -66,7 +66,7 @@ def test_separators_that_json_does_not_have_are_refused_alongside_free_names(opt
         ({"item_separator": r"\n?,"}, "\n,"),
     ],
 )
-def test_separators_of_json_are_taken_alongside_free_names(options: dict[str, Any], comma: str) -> None:
+def test_json_separators_beside_free_names_are_accepted(options: dict[str, Any], comma: str) -> None:
     schema = {**FREE, "x-guidance": options}
     assert takes(schema, '{"a": 1' + comma + '"b": 2}')
     assert not takes(schema, '{"a": 1' + comma + '"a": 2}')

@@ -11,7 +11,7 @@ from engine.errors import ConfigError
 from support.references.json_walk import refusal, takes
 
 
-def test_no_name_comes_twice_where_a_pattern_has_few() -> None:
+def test_pattern_with_few_names_repeats_no_name() -> None:
     """Was answered with `{"k1": 1, "k1": 1}`."""
     schema = {"type": "object", "patternProperties": {"^k[12]$": {}}, "additionalProperties": False}
     assert takes({**schema, "minProperties": 2}, '{"k1": 1, "k2": 1}')
@@ -20,7 +20,7 @@ def test_no_name_comes_twice_where_a_pattern_has_few() -> None:
         rule({**schema, "minProperties": 3})
 
 
-def test_patterns_alongside_listed_names() -> None:
+def test_pattern_beside_listed_names_applies_to_both() -> None:
     schema = {
         "type": "object",
         "properties": {"a": {"type": "integer"}},
@@ -33,7 +33,7 @@ def test_patterns_alongside_listed_names() -> None:
         assert not takes(schema, text), text
 
 
-def test_numbers_of_properties() -> None:
+def test_number_of_properties_is_within_its_bounds() -> None:
     schema = {"type": "object", "properties": {n: {"type": "integer"} for n in "abc"}}
     closed_ = {**schema, "additionalProperties": False}
     assert takes({**closed_, "minProperties": 2}, '{"a": 1, "c": 1}')
@@ -45,7 +45,7 @@ def test_numbers_of_properties() -> None:
         rule({**closed_, "minProperties": 4})
 
 
-def test_what_stays_open() -> None:
+def test_schema_that_mentions_other_properties_stays_open() -> None:
     for schema in (
         {"type": "object"},
         {"properties": {"a": {}}, "additionalProperties": True},
@@ -55,7 +55,7 @@ def test_what_stays_open() -> None:
     assert takes({"properties": {"a": {}}, "patternProperties": {"^x": {}}}, '{"b": 1}', close=True)
 
 
-def test_what_is_closed() -> None:
+def test_schema_with_listed_properties_is_closed() -> None:
     inner = {"properties": {"a": {"type": "integer"}}}
     for schema, good, bad in (
         (inner, '{"a": 1}', '{"b": 1}'),
