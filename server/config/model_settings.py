@@ -7,8 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from engine.config import DRAFT_MODEL, KV_TYPES, MAX_DRAFT, LoraAdapter, ModelParameters
 from engine.gguf.split import model_name
@@ -35,20 +42,19 @@ _device = partial(option, section="devices")
 _batching = partial(option, section="batching")
 
 
-class ModelSettings(BaseSettings):
+class ModelSettings(BaseModel):
     """See `server.config.settings.Settings`."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="GGSERVE_",
-        env_ignore_empty=True,
+    model_config = ConfigDict(
         extra="forbid",
+        validate_default=True,
         frozen=True,
         protected_namespaces=(),
         hide_input_in_errors=True,
     )
 
     # --- model
-    model: Annotated[list[str], NoDecode, BeforeValidator(named)] = _model(
+    model: Annotated[list[str], BeforeValidator(named)] = _model(
         [],
         "GGUF file to load, or hf:OWNER/REPO[:QUANT], ollama:NAME, lmstudio:NAME or a short name, see "
         "`ggserve list`; NAME=PATH to serve it as NAME; `serve` accepts several; default: "
@@ -78,7 +84,7 @@ class ModelSettings(BaseSettings):
         ge=2,
         le=1 << 26,
     )
-    lora: Annotated[list[str], NoDecode, BeforeValidator(named)] = _model(
+    lora: Annotated[list[str], BeforeValidator(named)] = _model(
         [],
         "LoRA adapter to load with the model: a GGUF file (see `ggserve convert`), and its scale (default "
         "1); may be repeated; all are used, unless a request chooses some by number (`lora`)",
@@ -102,7 +108,7 @@ class ModelSettings(BaseSettings):
     chat_template: Path | None = _model(
         None, "file with a Jinja chat template that replaces the one in the model file", "PATH", shared=False
     )
-    chat_template_kwargs: Annotated[dict[str, Any], NoDecode, BeforeValidator(json_object)] = _model(
+    chat_template_kwargs: Annotated[dict[str, Any], BeforeValidator(json_object)] = _model(
         {}, "extra variables for the chat template; those of a request take precedence", "JSON", shared=False
     )
     reasoning: Annotated[Literal["auto", "on", "off"], BeforeValidator(on_off)] = _model(
@@ -125,7 +131,7 @@ class ModelSettings(BaseSettings):
         ge=-1,
         le=(1 << 31) - 1,
     )
-    default: Annotated[list[str], NoDecode, BeforeValidator(named)] = _model(
+    default: Annotated[list[str], BeforeValidator(named)] = _model(
         [],
         "default for a sampling field that a request leaves out, such as temperature=0.7 or max_tokens=256",
         "NAME=VALUE",
@@ -182,7 +188,7 @@ class ModelSettings(BaseSettings):
     device: Words = _device(
         [], "use only this device, by its name in `ggserve devices`; may be repeated", "NAME"
     )
-    tensor_split: Annotated[list[Annotated[float, Field(ge=0, allow_inf_nan=False)]], NoDecode] = _device(
+    tensor_split: list[Annotated[float, Field(ge=0, allow_inf_nan=False)]] = _device(
         [], "proportion of the layers on each device, such as 3,1; default: by free memory", "N,N,…"
     )
     rpc: Addresses = _device(

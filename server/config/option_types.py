@@ -12,7 +12,6 @@ from typing import Annotated, Any
 
 import msgspec
 from pydantic import AfterValidator, BeforeValidator, Field
-from pydantic_settings import NoDecode
 
 from engine.config import MAX_ADAPTER_SCALE, LoraAdapter
 from engine.errors import ConfigError
@@ -226,6 +225,6 @@ def address(value: str) -> str:
     return value
 
 
-Words = Annotated[list[str], NoDecode, BeforeValidator(split)]
-Addresses = Annotated[list[Annotated[str, AfterValidator(address)]], NoDecode, BeforeValidator(split)]
+Words = Annotated[list[str], BeforeValidator(split)]
+Addresses = Annotated[list[Annotated[str, AfterValidator(address)]], BeforeValidator(split)]
 Positive = Annotated[float, Field(gt=0, le=86400 * 365, allow_inf_nan=False)]

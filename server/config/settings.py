@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import NoDecode
 
 from engine.errors import ConfigError
 from server.config.model_settings import ModelSettings
@@ -65,7 +64,7 @@ class Settings(ModelSettings):
         min_length=1,
     )
     port: int = _server(8080, "port to listen on; 0: any free port", "N", ge=0, le=65535)
-    api_key: Annotated[list[SecretStr], NoDecode, BeforeValidator(split)] = _server(
+    api_key: Annotated[list[SecretStr], BeforeValidator(split)] = _server(
         [],
         "API key that clients must send; may be repeated. --api-key-file is safer: other users can see "
         "command lines",

@@ -14,10 +14,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, get_origin
 
-import yaml
 from pydantic import SecretStr, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import EnvSettingsSource
 
 from engine.errors import ConfigError
 from server.config.settings import SECTIONS, Settings
@@ -115,32 +113,11 @@ def from_arguments(arguments: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses duplicate keys, of which YAML would silently keep the last."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if isinstance(key, str) and key in seen:
-                raise yaml.MarkedYAMLError(problem=f"duplicate key {key!r}", problem_mark=node.start_mark)
-            if isinstance(key, str):
-                seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
 def read_file(path: Path) -> dict[str, Any]:
     """The options in a YAML file, with old names replaced by new ones. A null means the default."""
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # a SafeLoader
-    except OSError as error:
-        raise ConfigError(f"--config {path}: {error.strerror or error}") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{where}: {getattr(error, 'problem', None) or 'not YAML'}") from error
+    from server.config import yaml_file  # which only those need who have such a file
+
+    values = yaml_file.read(path)
     if values is None:
         return {}
     if not isinstance(values, dict):
@@ -191,7 +168,10 @@ def read_environment() -> dict[str, Any]:
     """The options in GGSERVE_ variables. A new name takes precedence over an old one; empty variables count
     as unset.
     """
-    values = EnvSettingsSource(Settings)()
+    environment = {name.upper(): text for name, text in os.environ.items()}
+    values: dict[str, Any] = {
+        name: text for name in Settings.model_fields if (text := environment.get(_variable(name)))
+    }
     for old, name in OLD_NAMES.items():
         text = os.environ.get(_variable(old))
         if text:
@@ -211,15 +191,10 @@ def unknown_environment() -> list[str]:
     return advice
 
 
-def _yaml_line(name: str, value: Any) -> str:
-    if isinstance(value, Path):
-        value = str(value)
-    text: str = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
-    return f"{name}: {text.removesuffix('...' + chr(10)).rstrip()}"
-
-
 def render(settings: Settings) -> str:
     """`settings` as a commented YAML file that can be read back, without API keys."""
+    from server.config import yaml_file
+
     lines = [
         "# Options of ggserve: `ggserve serve --config FILE`.",
         "# Every option is also a flag (--max-queue) and an environment variable (GGSERVE_MAX_QUEUE).",
@@ -236,5 +211,5 @@ def render(settings: Settings) -> str:
             if isinstance(value, list) and any(isinstance(x, SecretStr) for x in value):
                 lines.append(f"# {name}: {len(value)} set, not shown")
             else:
-                lines.append(_yaml_line(name, value))
+                lines.append(yaml_file.line(name, value))
     return "\n".join(lines) + "\n"

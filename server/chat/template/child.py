@@ -15,12 +15,12 @@ from typing import Any
 from jinja2 import Template
 from jinja2.exceptions import SecurityError, TemplateError
 
+from server.chat.template.answer_kinds import FAILED, RENDERED
 from server.chat.template.environment import chat_environment
 from server.sandbox.child import connect, limit_memory, serve
 
 MEMORY = 1 << 29
 MAX_OUTPUT = 1 << 24  # characters
-RENDERED, FAILED = b"r", b"f"
 # End this process, so that the next rendering has all of the memory. A compilation for which memory is short
 # raises SystemError in CPython 3.13.
 OUT_OF_MEMORY = (MemoryError, SystemError)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from server.chat.template.child import RENDERED
+from server.chat.template.answer_kinds import RENDERED
 from server.sandbox.process import ChildDied, ChildTimeout, SandboxProcess, module_command
 
 CPU_S = 2.0  # of processor time, for one rendering
