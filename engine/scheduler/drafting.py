@@ -191,7 +191,6 @@ class Drafting:
         """What may be drafted, the likeliest first, and the tokens of a step with all that can be at once."""
         candidates: list[Candidate] = []
         at_hand = float(len(sequences))
-        least = self.costs.row / self._per_token  # a row for a token of less chance cannot pay
         for i, sequence in enumerate(sequences):
             if not sequence.drafts:
                 continue
@@ -205,8 +204,7 @@ class Drafting:
                 chance *= each
                 if start < LITTLE:
                     at_hand += chance
-                if chance >= least:
-                    candidates.append(Candidate(chance, k, i, kind))
+                candidates.append(Candidate(chance, k, i, kind))
         candidates.sort(key=_chance, reverse=True)  # stable: later tokens of a sequence stay behind
         return candidates, at_hand
 
@@ -237,7 +235,10 @@ class Drafting:
         first_ms = costs.first_ms or math.inf  # before anything was measured drafting takes no time
         rounds: Counter[str] = Counter()
         drafting = each = 0.0  # time for all drafted tokens, and for each of the best number
+        least = costs.row * tokens / costs.steady(n_rows)
         for n, candidate in enumerate(candidates, 1):
+            if candidate.chance < least:  # a row for it cannot pay, nor for those behind it
+                break
             tokens += candidate.chance
             drafter = self.drafters[candidate.kind]
             is_first = candidate.depth >= rounds[candidate.kind]
