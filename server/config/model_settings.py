@@ -7,15 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    field_validator,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, field_validator, model_validator
 
 from engine.config import DRAFT_MODEL, KV_TYPES, MAX_DRAFT, LoraAdapter, ModelParameters
 from engine.gguf.split import model_name
@@ -45,13 +37,13 @@ _batching = partial(option, section="batching")
 class ModelSettings(BaseModel):
     """See `server.config.settings.Settings`."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        validate_default=True,
-        frozen=True,
-        protected_namespaces=(),
-        hide_input_in_errors=True,
-    )
+    model_config = {
+        "extra": "forbid",
+        "validate_default": True,
+        "frozen": True,
+        "protected_namespaces": (),
+        "hide_input_in_errors": True,
+    }
 
     # --- model
     model: Annotated[list[str], BeforeValidator(named)] = _model(
