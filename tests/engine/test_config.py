@@ -61,7 +61,7 @@ def test_shifts_of_a_context_add_up(n_tokens: int, n_keep: int, n_ctx: int, n_di
     assert n_tokens - dropped < n_ctx
 
 
-def test_shifts_of_tiny_contexts() -> None:
+def test_shift_of_a_tiny_context_drops_at_least_one_token() -> None:
     assert shift_size(0, 2) == (0, 1)
     assert shift_size(5, 3) == (0, 1)
     assert n_shifted(2, 0, 2) == 1

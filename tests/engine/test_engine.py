@@ -30,7 +30,7 @@ def model(path: Path) -> Iterator[engine.Model]:
         yield loaded
 
 
-def test_closed_model_refuses(path: Path) -> None:
+def test_closed_model_refuses_use(path: Path) -> None:
     model = load(path)
     session = model.start_session()
     model.close()

@@ -24,7 +24,7 @@ def test_dumps_keeps_every_digit() -> None:
     assert dumps([Decimal("1e400"), Decimal("0.10")]) == "[1e+400, 0.10]"
 
 
-def test_a_float_with_its_text() -> None:
+def test_exact_float_compares_as_a_float_and_prints_its_text() -> None:
     value = read_float("0.1234567890123456789")
     assert isinstance(value, ExactFloat)
     assert value == 0.1234567890123456789

@@ -37,7 +37,7 @@ def test_host_memory_in_cgroup_v2_takes_the_strictest_limit(tmp_path):
     assert fake_root(tmp_path, files) == (150_000, 400_000)
 
 
-def test_cgroup_v2_inside_a_container(tmp_path):
+def test_host_memory_in_a_cgroup_v2_container_takes_the_limit(tmp_path):
     """The path is the host's, the mount shows only our own group."""
     files = {
         "proc/self/cgroup": "0::/../../docker/xyz\n",
@@ -59,7 +59,7 @@ def test_host_memory_in_cgroup_v1_takes_the_limit(tmp_path):
     assert fake_root(tmp_path, files) == (240_000, 300_000)
 
 
-def test_systems_without_proc(tmp_path):
+def test_host_memory_without_proc_is_estimated(tmp_path):
     free, total = host_memory(tmp_path)
     assert 0 < free <= total
 
@@ -111,11 +111,11 @@ def test_hyper_threads_of_a_core_count_once(tmp_path):
     assert physical_cores(tmp_path, {0, 2}) == 1
 
 
-def test_cores_without_topology(tmp_path):
+def test_cores_without_topology_are_counted(tmp_path):
     assert cores(tmp_path, range(4), {}) == 4
 
 
-def test_cpu_quota_of_a_container(tmp_path):
+def test_cores_in_a_container_are_limited_by_its_quota(tmp_path):
     files = {
         "proc/self/cgroup": "0::/a\n",
         "sys/fs/cgroup/a/cpu.max": "250000 100000\n",
@@ -126,7 +126,7 @@ def test_cpu_quota_of_a_container(tmp_path):
     assert cores(tmp_path, range(8), files) == 1
 
 
-def test_cpu_quota_of_cgroup_v1(tmp_path):
+def test_cores_in_cgroup_v1_are_limited_by_its_quota(tmp_path):
     files = {
         "proc/self/cgroup": "4:cpu,cpuacct:/b\n",
         "sys/fs/cgroup/cpu/b/cpu.cfs_quota_us": "300000\n",

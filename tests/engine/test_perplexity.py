@@ -67,7 +67,7 @@ def step_by_step(model: engine.Model, tokens: list[int], size: int, bos: int | N
 @pytest.mark.parametrize("size", [17, 32])
 @pytest.mark.parametrize("add_bos", [True, False])
 @pytest.mark.parametrize("name", ["llama-gqa-tied", "llama-window"])
-def test_it_is_what_the_definition_says(name: str, add_bos: bool, size: int, tmp_path: Path) -> None:
+def test_perplexity_matches_its_definition(name: str, add_bos: bool, size: int, tmp_path: Path) -> None:
     ref, written = golden(name), TinyModel.read(golden(name).path)
     written.keys["tokenizer.ggml.add_bos_token"] = (add_bos, 7, None)
     with load(written.write(tmp_path / "model.gguf"), kv_type="f32") as model:
@@ -92,7 +92,7 @@ def test_adapters_have_the_scales_that_they_were_loaded_with(tmp_path: Path) -> 
     assert results[0].perplexity != pytest.approx(results[1].perplexity, rel=1e-2)
 
 
-def test_batches_do_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_perplexity_does_not_depend_on_the_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     ref = golden("llama-gqa-tied")
     with load(ref.path, kv_type="f32", max_batch_tokens=48) as model:
         whole = measure(model, ref.prompt, 64)
@@ -121,7 +121,7 @@ class _Counting:
         return n
 
 
-def test_only_the_first_chunks() -> None:
+def test_chunks_limits_the_estimate_to_the_first_chunks() -> None:
     ref = golden("llama-gqa-tied")
     with load(ref.path) as model:
         every = measure(model, ref.prompt, 32)
@@ -129,7 +129,7 @@ def test_only_the_first_chunks() -> None:
         assert measure(model, ref.prompt, 32, chunks=100) == every
 
 
-def test_the_cells_are_given_back() -> None:
+def test_perplexity_frees_its_cells() -> None:
     ref = golden("llama-gqa-tied")
     with load(ref.path) as model:
         with model.start_session() as session:  # leaves a prefix, which has to go
@@ -158,12 +158,14 @@ def test_the_cells_are_given_back() -> None:
         (150, {"context_size": 32, "n_batch": 0}, "n_batch is 0"),
     ],
 )
-def test_what_cannot_be_measured(n_tokens: int, kwargs: dict[str, int], text: str) -> None:
+def test_perplexity_that_cannot_be_measured_is_refused(
+    n_tokens: int, kwargs: dict[str, int], text: str
+) -> None:
     with load(golden("llama-gqa-tied").path) as model, pytest.raises(engine.ConfigError, match=text):
         next(perplexity.estimates(model, [5] * n_tokens, **kwargs))
 
 
-def test_cells_in_use_by_others() -> None:
+def test_perplexity_without_free_cells_is_refused() -> None:
     ref = golden("llama-gqa-tied")
     with load(ref.path) as model, model.start_session() as session:
         session.feed_prompt(ref.prompt[:10])
@@ -172,7 +174,7 @@ def test_cells_in_use_by_others() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_logits_that_are_not_numbers(value: float, tmp_path: Path) -> None:
+def test_logits_that_are_not_finite_are_an_error(value: float, tmp_path: Path) -> None:
     ref = golden("llama-gqa-tied")
     damaged = TinyModel.read(ref.path)
     damaged.tensors["output_norm.weight"][3] = value

@@ -84,7 +84,7 @@ def test_the_text_does_not_depend_on_n_batch(n_batch: int) -> None:
         assert ids(session.infer(greedy())) == expected(PROMPT, greedy())
 
 
-def test_a_first_text_gets_the_beginning_token() -> None:
+def test_first_text_gets_the_bos_token() -> None:
     session = FakeModel().session()
     session.feed_prompt("abc")
     session.feed_prompt("de")
@@ -146,7 +146,7 @@ def test_text_comes_in_whole_characters() -> None:
     assert [token.text for token in session.infer(greedy(3))] == ["", "\ufffdb", "\ufffd"]
 
 
-def test_where_generation_ends() -> None:
+def test_generation_ends_at_stop_tokens_and_limits() -> None:
     stopping = next(
         [n] * 5
         for n in range(1, N_VOCAB)
@@ -166,7 +166,7 @@ def test_where_generation_ends() -> None:
         assert ids(session.infer(params)) == expected(stopping, params)
 
 
-def test_the_context_ends_it() -> None:
+def test_full_context_ends_the_generation() -> None:
     session = FakeModel(n_ctx=12).session()
     session.feed_prompt(PROMPT)
     assert len(ids(session.infer(greedy(None, ignore_eos=True)))) == 5
@@ -184,7 +184,7 @@ def test_the_context_ends_it() -> None:
 @pytest.mark.parametrize(
     ("n_keep", "n_discard", "n_kept"), [(0, 0, 0), (3, 0, 3), (-1, 0, 7), (99, 0, 99), (2, 4, 2), (2, 99, 2)]
 )
-def test_a_full_context_shifts_as_that_of_a_request(n_keep: int, n_discard: int, n_kept: int) -> None:
+def test_full_context_shifts_like_that_of_a_request(n_keep: int, n_discard: int, n_kept: int) -> None:
     params = greedy(60, ignore_eos=True)
     model = FakeModel(n_ctx=12, context_shift=True)
     with model.session(n_keep=n_keep, n_discard=n_discard) as session:
@@ -238,7 +238,7 @@ def test_rewind_leaves_the_tokens_before(n: int, cache_prompt: bool) -> None:
     assert (model.prefix.n_cells > 0) == cache_prompt
 
 
-def test_rewind_everything_and_too_much() -> None:
+def test_rewind_of_everything_empties_the_session_and_more_is_refused() -> None:
     session = FakeModel().session()
     session.feed_prompt(PROMPT)
     with pytest.raises(ConfigError, match="cannot rewind 8 tokens: the session has 7"):
@@ -290,7 +290,7 @@ def test_threads_are_set_for_each_computation() -> None:
     assert model.threads == 4
 
 
-def test_no_cells_left() -> None:
+def test_session_without_free_cells_raises_out_of_memory() -> None:
     model = FakeModel(n_cells=16, n_ctx=16)
     a, b = model.session(), model.session()
     a.feed_prompt(PROMPT)
@@ -324,7 +324,7 @@ def test_a_failing_computation_leaves_the_session_as_it_was() -> None:
     assert ids(session.infer(greedy())) == expected(PROMPT, greedy())
 
 
-def test_meaningless_values_are_refused() -> None:
+def test_invalid_values_are_refused() -> None:
     model = FakeModel()
     with pytest.raises(ConfigError, match="n_batch is 0"):
         model.session(n_batch=0)
@@ -365,7 +365,7 @@ def test_infer_after_closing_is_an_error(what: str) -> None:
     session.close()
 
 
-def test_a_dropped_session_gives_its_cells_back() -> None:
+def test_dropped_session_frees_its_cells() -> None:
     model = FakeModel()
     session = model.session(cache_prompt=False)
     session.feed_prompt(PROMPT)

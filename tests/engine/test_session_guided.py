@@ -46,7 +46,7 @@ def test_infer_with_a_schema_matches_it(session: engine.InferenceSession) -> Non
         assert all(len(item) <= 9 for item in data)
 
 
-def test_it_is_part_of_the_session(session: engine.InferenceSession) -> None:
+def test_constrained_tokens_are_part_of_the_session(session: engine.InferenceSession) -> None:
     n = len(session.tokens)
     assert re.fullmatch("[a-z]{4}!", text(session, Constraint("regex", "[a-z]{4}!")))
     assert len(session.tokens) > n
@@ -56,12 +56,12 @@ def test_it_is_part_of_the_session(session: engine.InferenceSession) -> None:
     assert text(session, Constraint("regex", "(?s:.*)")) == free
 
 
-def test_ends_that_are_put_off(session: engine.InferenceSession) -> None:
+def test_min_tokens_extends_a_constrained_text(session: engine.InferenceSession) -> None:
     assert text(session, Constraint("choice", '["yes"]'), ignore_eos=True) == "yes"
     assert text(session, Constraint("regex", ""), ignore_eos=True, min_tokens=5) == ""
 
 
-def test_what_cannot_be(session: engine.InferenceSession) -> None:
+def test_invalid_constraint_is_refused(session: engine.InferenceSession) -> None:
     with pytest.raises(engine.ConfigError, match="no rule 'root'"):
         session.infer(constraint=Constraint("gbnf", ""))
     with pytest.raises(engine.ConfigError, match="tokens that end it"):
@@ -71,7 +71,7 @@ def test_what_cannot_be(session: engine.InferenceSession) -> None:
         text(session, Constraint("gbnf", only), stop_token_ids=tuple(range(256)), min_tokens=50)
 
 
-def test_a_reasoning_block(session: engine.InferenceSession) -> None:
+def test_reasoning_block_precedes_the_constrained_text(session: engine.InferenceSession) -> None:
     end = (session._model.tokenizer.vocabulary.ids["<|user|>"],)
     thinking = Thinking(end=end, opened=True, budget=6)
     n = len(session.tokens)

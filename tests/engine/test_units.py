@@ -16,5 +16,5 @@ from engine.units import format_bytes
         (5 << 40, "5120.0 GiB"),
     ],
 )
-def test_format_bytes(n: int, text: str) -> None:
+def test_format_bytes_uses_binary_units(n: int, text: str) -> None:
     assert format_bytes(n) == text

@@ -9,7 +9,7 @@ from fuzz.targets import CORPUS, TARGETS
 
 
 @pytest.mark.parametrize("name", TARGETS)
-def test_the_corpus(name: str) -> None:
+def test_corpus_inputs_are_refused_or_read(name: str) -> None:
     paths = sorted((CORPUS / name).iterdir())
     outcomes = []
     for path in paths:

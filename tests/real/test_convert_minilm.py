@@ -20,7 +20,7 @@ REFERENCE = np.load(Path(__file__).with_name("minilm_sentences.npy"))
 
 
 @pytest.mark.parametrize(("type", "tolerance"), [("f32", 1e-5), ("f16", 2e-3)])
-def test_vectors_of_the_converted_folder_are_sentence_transformers(
+def test_vectors_of_the_converted_folder_match_sentence_transformers(
     type: str, tolerance: float, minilm: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "minilm.gguf"

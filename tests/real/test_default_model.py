@@ -65,7 +65,7 @@ def test_a_tool_is_called_with_its_argument(api: openai.OpenAI) -> None:
     assert (call.function.name, json.loads(call.function.arguments)) == ("get_weather", {"city": "Paris"})
 
 
-def test_json_holds_what_the_question_says(api: openai.OpenAI) -> None:
+def test_json_answer_contains_the_facts_of_the_question(api: openai.OpenAI) -> None:
     schema = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON}}
     message = ask(api, "Anna is 31 years old. Give her data as JSON.", response_format=schema)
     assert json.loads(message.content) == {"name": "Anna", "age": 31}

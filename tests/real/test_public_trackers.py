@@ -244,7 +244,7 @@ def test_tool_descriptions_with_quotes_newlines_and_other_scripts_reach_the_prom
     assert json.dumps(description, ensure_ascii=False)[1:-1] in prompt.json()["prompt"]
 
 
-def test_an_assistant_message_with_calls_and_null_content_is_taken(http: httpx.Client) -> None:
+def test_assistant_message_with_calls_and_null_content_is_accepted(http: httpx.Client) -> None:
     """open-webui 12441: null, "" or missing content beside tool_calls was a 400 or the text "None"."""
     calls = [{"id": "call_1", "type": "function", "function": {"name": "now", "arguments": "{}"}}]
     result = {"role": "tool", "tool_call_id": "call_1", "content": "noon"}

@@ -56,7 +56,7 @@ def test_defaults_are_in_props(server: ServerProcess) -> None:
     assert [values[name] for name in ("temperature", "top_k", "top_p", "min_p")] == [0.8, 40, 0.95, 0.05]
 
 
-def test_parts_of_characters_are_shown_as_llama_server_shows_them(server: ServerProcess) -> None:
+def test_partial_characters_are_shown_as_in_llama_server(server: ServerProcess) -> None:
     """Its answer to the same request: `token` and `bytes` of the most likely tokens, and the content."""
     reply = post(
         server,
@@ -91,7 +91,7 @@ def test_hints_fit_an_embedding_model(server: ServerProcess) -> None:
     assert error["message"].endswith("cannot generate text; use /v1/embeddings")
 
 
-def test_texts_longer_than_the_positions_of_the_model_are_cut_where_that_is_requested(
+def test_texts_longer_than_the_models_positions_are_truncated_on_request(
     server: ServerProcess, minilm_gguf: Path
 ) -> None:
     text = "The quick brown fox jumps over the lazy dog. " * 100
@@ -106,7 +106,7 @@ def test_texts_longer_than_the_positions_of_the_model_are_cut_where_that_is_requ
     np.testing.assert_allclose(reply["data"][0]["embedding"], cut["data"][0]["embedding"], rtol=0, atol=1e-5)
 
 
-def test_no_limit_ends_where_the_model_ends(server: ServerProcess) -> None:
+def test_request_without_a_limit_ends_where_the_model_ends(server: ServerProcess) -> None:
     messages = [{"role": "user", "content": "Say hi"}]
     reply = post(
         server, "/v1/chat/completions", model="smol", messages=messages, temperature=0, max_tokens=-1

@@ -81,7 +81,7 @@ def test_texts_through_the_proxy_match_those_of_one_server(url: str, direct: str
     assert answers[0]["choices"] == answers[1]["choices"]
 
 
-def test_other_work_than_streams_is_done_by_replicas(url: str, direct: str) -> None:
+def test_embeddings_and_other_tasks_run_on_replicas(url: str, direct: str) -> None:
     vectors = [json.load(post(base, "/v1/embeddings", {"input": PROMPT})) for base in (url, direct)]
     assert vectors[0]["data"] == vectors[1]["data"]
 
@@ -129,7 +129,7 @@ def test_a_stream_continues_when_its_node_is_lost(cluster: RunningCluster, url: 
         cluster.nodes.append(cluster.cluster.add_node(num_cpus=CPUS))
 
 
-def test_a_config_file_is_what_ray_serve_reads(capsys: pytest.CaptureFixture[str]) -> None:
+def test_config_file_is_readable_by_ray_serve(capsys: pytest.CaptureFixture[str]) -> None:
     from ray.serve._private.api import call_user_app_builder_with_args_if_necessary
     from ray.serve.schema import ServeDeploySchema
 

@@ -34,7 +34,7 @@ def test_a_tied_head_reads_the_embedding() -> None:
     assert binder.specs[-1].fallback == "token_embd.weight"
 
 
-def test_a_head_of_its_own_is_preferred_to_the_embedding() -> None:
+def test_separate_head_is_preferred_to_the_embedding() -> None:
     tensors: dict[tuple[str, str], Any] = {("output.weight", "mul_mat"): "head"}
     binder = Binder({"output.weight", "token_embd.weight"}.__contains__, tensors)
     assert binder.linear("output", 8, 16, 1, fallback="token_embd").weight == "head"

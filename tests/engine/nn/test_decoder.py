@@ -38,7 +38,7 @@ def test_layer_adds_attention_then_feed_forward() -> None:
     np.testing.assert_allclose(out, X * 3 * 4, rtol=1e-6)  # x + 2x, then + 3 times that
 
 
-def test_layer_norms_what_enters_and_what_leaves_a_block() -> None:
+def test_layer_norms_the_input_and_output_of_a_block() -> None:
     norms = {"attn_norm": 5, "attn_post_norm": 7, "ffn_norm": 11, "ffn_post_norm": 13}
     out = run(Layer(attention=scaled(2), ffn=scaled(3), **{k: scaled(v) for k, v in norms.items()}))
     np.testing.assert_allclose(out, X * (1 + 5 * 2 * 7) * (1 + 11 * 3 * 13), rtol=1e-6)
@@ -59,7 +59,7 @@ def test_last_layer_computes_only_rows_with_outputs(parallel: bool) -> None:
     np.testing.assert_allclose(run(layer, outputs=[2, 0]), run(layer)[[2, 0]], rtol=1e-6)
 
 
-def test_layer_without_wanted_rows_ends_at_attention() -> None:
+def test_layer_without_requested_rows_ends_at_attention() -> None:
     none: Any = lambda forward, x: None  # noqa: E731
     c = Calculator()
     forward: Any = Forward(c.ctx)
@@ -83,7 +83,7 @@ def names(hp: HParams, *, has: Any = lambda name: True, **options: Any) -> list[
     return [spec.name for spec in binder.specs if spec.name.endswith(".weight")]
 
 
-def test_bind_names_the_tensors_that_the_model_has() -> None:
+def test_bind_names_only_tensors_that_the_model_has() -> None:
     plain = ["token_embd.weight", "output_norm.weight", "output.weight"]
     assert names(HP) == plain
     learned = names(replace(HP, max_positions=32), norms_embedding=True, norms="layer")

@@ -43,7 +43,7 @@ def test_bind_adds_one_token_type_and_looks_several_up(n: int, op: str) -> None:
     assert (spec.op, spec.shape) == (op, (N, n))
 
 
-def test_bind_names_positions_only_where_they_are_learned() -> None:
+def test_bind_names_positions_only_if_they_are_learned() -> None:
     assert "position_embd.weight" not in specs(HP)
     assert specs(replace(HP, max_positions=64))["position_embd.weight"].shape == (N, 64)
 

@@ -34,7 +34,7 @@ def silu(x: np.ndarray) -> np.ndarray:
 GATED = (silu(X @ GATE.T) * (X @ UP.T)) @ DOWN.T
 
 
-def test_split_gate_multiplies_what_goes_up() -> None:
+def test_split_gate_multiplies_the_up_projection() -> None:
     out = computed({"gate": GATE, "up": UP, "down": DOWN})
     np.testing.assert_allclose(out, GATED, rtol=2e-3, atol=2e-3)
 

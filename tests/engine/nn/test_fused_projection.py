@@ -56,14 +56,14 @@ def logits(path: Path, *, fused: bool, **params: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("flash_attn", ["auto", "on", "off"])
-def test_fused_equals_separate(tmp_path: Path, flash_attn: str) -> None:
+def test_fused_projection_equals_separate_ones(tmp_path: Path, flash_attn: str) -> None:
     separate = logits(tmp_path / "m.gguf", fused=False)
     assert np.abs(separate).max() > 0.1
     fused = logits(tmp_path / "m.gguf", fused=True, flash_attn=flash_attn)
     np.testing.assert_allclose(fused, separate, atol=1e-5)
 
 
-def test_fused_equals_separate_where_heads_are_put_in_order(tmp_path: Path) -> None:
+def test_fused_projection_with_reordered_heads_equals_separate_ones(tmp_path: Path) -> None:
     model = TinyModel.read(FOLDER / "bamba.gguf")
     for name in [name for name in model.tensors if name.endswith("attn_q.weight")]:
         parts = [model.tensors.pop(name.replace("attn_q", f"attn_{part}")) for part in "qkv"]

@@ -34,7 +34,9 @@ GEMMA = {
 
 
 @pytest.mark.parametrize(("name", "published"), [(name, p) for name, all_ in GEMMA.items() for p in all_])
-def test_scores_are_scaled_as_the_size_has_it(name: str, published: tuple[int, ...], tmp_path: Path) -> None:
+def test_score_scale_follows_the_size_of_the_model(
+    name: str, published: tuple[int, ...], tmp_path: Path
+) -> None:
     n_embd, n_layer, n_head, n_head_kv, head_dim, scalar = published
     builder = GGUFBuilder()
     builder.key("general.architecture", name, STRING)
@@ -87,7 +89,7 @@ def test_per_layer_with_another_number_of_values_is_refused(reader: Read) -> Non
         reader().per_layer("n", 3)
 
 
-def test_layers_for_further_tokens_are_not_counted(reader: Read) -> None:
+def test_multi_token_prediction_layers_are_not_counted(reader: Read) -> None:
     read = reader(block_count=3, nextn_predict_layers=1, n=[4, 5, 6])
     assert read.n_layer() == 2
     assert read.per_layer("n", 2) == (4, 5)
@@ -191,7 +193,7 @@ def test_rope_of_another_kind_is_refused_by_its_key(
         ("a", "a", True),
     ],
 )
-def test_only_takes_the_supported_value_or_none(
+def test_only_accepts_the_supported_value_or_none(
     reader: Read, value: Any, supported: Any, works: bool
 ) -> None:
     reader().only("k", supported)
@@ -236,7 +238,7 @@ def test_ssm_refuses_sizes_that_no_kernel_has(reader: Read, changed: dict[str, i
         reader(**SSM | changed).ssm()
 
 
-def test_linear_attention_is_where_the_file_says_or_in_all_but_each_nth_layer(reader: Read) -> None:
+def test_linear_attention_follows_the_file_or_all_but_each_nth_layer(reader: Read) -> None:
     read = reader(block_count=3, attention__recurrent_layers=[True, False, True])
     assert read.linear_attention(3, 4) == (True, False, True)
     assert read.linear_attention(2, 4) == (True, False)

@@ -18,7 +18,7 @@ MATRIX, OFFSET = RNG.standard_normal((5, 8)).astype(np.float32), RNG.standard_no
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_linear_is_a_product_and_a_bias_if_there_is_one(bias: bool) -> None:
+def test_linear_is_a_product_plus_an_optional_bias(bias: bool) -> None:
     c = Calculator()
     layer = Linear(c.input(MATRIX), c.input(OFFSET) if bias else None)
     forward: Any = SimpleNamespace(ctx=c.ctx)
@@ -34,7 +34,7 @@ def test_rms_norm_divides_by_the_root_of_the_mean_square() -> None:
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_layer_norm_takes_the_mean_away_too(bias: bool) -> None:
+def test_layer_norm_also_subtracts_the_mean(bias: bool) -> None:
     c = Calculator()
     norm = LayerNorm(c.input(WEIGHT), c.input(BIAS) if bias else None, 0.1)
     out = c.compute(norm(c.ctx, c.input(X)))[0, 0]

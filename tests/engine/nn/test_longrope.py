@@ -42,7 +42,7 @@ def after(model: engine.Model, tokens: list[int]) -> np.ndarray:
         return session.last_logits
 
 
-def test_the_length_matters(model: engine.Model) -> None:
+def test_logits_depend_on_the_length_of_the_sequence(model: engine.Model) -> None:
     with start(model) as session:
         session.feed_prompt(TOKENS[: LIMIT - 1])
         assert (session._sequence.uses_long_rope, session.n_past) == (False, LIMIT - 1)
@@ -65,7 +65,7 @@ def test_a_rewound_session_is_short_again(model: engine.Model, cache: bool) -> N
         assert error(session.last_logits, expected) < TOLERANCE
 
 
-def test_short_and_long_share_no_prefix(model: engine.Model) -> None:
+def test_short_and_long_sequences_share_no_prefix(model: engine.Model) -> None:
     short, long = TOKENS[: LIMIT - 20], [*TOKENS[: LIMIT - 20], *TOKENS[5:45]]
     for _ in range(2):  # computed, then from the cache
         for tokens in (short, long):
@@ -74,7 +74,7 @@ def test_short_and_long_share_no_prefix(model: engine.Model) -> None:
                 assert error(session.last_logits, after(model, tokens)) < TOLERANCE
 
 
-def test_a_session_saved_where_it_becomes_long_continues(model: engine.Model, tmp_path: Path) -> None:
+def test_session_saved_where_it_becomes_long_continues_alike(model: engine.Model, tmp_path: Path) -> None:
     with start(model) as session:
         session.feed_prompt(REF.prompt)
         known = [token.id for _, token in zip(range(11), session.infer(GREEDY), strict=False)]

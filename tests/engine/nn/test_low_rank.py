@@ -65,7 +65,7 @@ def test_logits_match_those_of_peft(files: tuple[Path, Path, Path], flash_attn: 
 
 
 @pytest.mark.parametrize("name", [*REPRESENTATIVES, "qwen2moe", "phi3"])
-def test_an_adapter_of_every_matrix_is_the_same_as_merged_weights(name: str, tmp_path: Path) -> None:
+def test_adapter_of_every_matrix_equals_merged_weights(name: str, tmp_path: Path) -> None:
     ref, tiny = golden(name), TinyModel.read(FOLDER / f"{name}.gguf")
     tied = "output.weight" not in tiny.tensors
     names = [
@@ -112,7 +112,7 @@ def packed(
         yield model
 
 
-def test_a_row_is_the_same_to_the_bit_whatever_adapters_the_others_use(packed: engine.Model) -> None:
+def test_row_is_bit_identical_whatever_adapters_others_use(packed: engine.Model) -> None:
     rng = np.random.default_rng(2)
     sets = [(), ((0, 1.0),), ((1, 0.7),), ((0, -0.4), (1, 1.3)), ((0, 0.25),)]
     sizes = [7, 1, 12, 3, 1]
@@ -137,7 +137,7 @@ def test_a_row_is_the_same_to_the_bit_whatever_adapters_the_others_use(packed: e
     np.testing.assert_array_equal(one_by_one, alone)
 
 
-def test_a_batch_without_adapters_matches_that_of_a_model_without_any(packed: engine.Model) -> None:
+def test_batch_without_adapters_equals_that_of_the_plain_model(packed: engine.Model) -> None:
     item = BatchItem([5, 6, 7], array("i", [0, 1, 2]), 0, 1)
     with engine.load(packed.gguf.path, parameters(n_threads=2)) as plain:
         for model in (packed, plain):

@@ -107,7 +107,7 @@ def test_output_is_the_weighted_sum_of_the_best_experts(routing: Routing, biases
     same(computed(routing, biases), expected(routing, biases))
 
 
-def test_gate_and_up_in_one_matrix_are_the_same_experts() -> None:
+def test_fused_gate_and_up_equal_separate_matrices() -> None:
     same(computed(Routing(), fused=True), expected(Routing()))
 
 
@@ -121,7 +121,7 @@ def test_weights_may_scale_what_experts_read() -> None:
     same(computed(routing, weighs_input=True), expected(routing, weighs_input=True))
 
 
-def test_sparsemixer_weighs_each_expert_alongside_its_rivals() -> None:
+def test_sparsemixer_weighs_each_expert_against_its_rivals() -> None:
     scores = np.array([[3.0, 2.99, -1.0, 2.0], [0.5, -2.0, 0.495, 0.492], [1.0, 4.0, 2.0, 3.0]], np.float32)
     c = Calculator()
     moe = MixtureOfExperts(Binder(lambda name: False), replace(HP, routing=Routing(weights="sparsemixer")), 0)

@@ -68,7 +68,7 @@ def test_the_next_turn_computes_only_its_own_tokens(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["lfm2", "mamba2", "qwen35"])
-def test_a_long_prompt_leaves_checkpoints_on_the_way(name: str) -> None:
+def test_long_prompt_leaves_checkpoints_at_intervals(name: str) -> None:
     prompt = golden(name).prompt
     with load(name, interval=32) as model:
         answer(model, "1", prompt)
@@ -93,7 +93,7 @@ def test_prompts_with_a_common_prefix_at_the_same_time_compute_it_once() -> None
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_saved_session_continues_as_if_it_had_not_been_saved(name: str, tmp_path: Path) -> None:
+def test_saved_session_continues_alike(name: str, tmp_path: Path) -> None:
     ref, path = golden(name), tmp_path / "session"
     with load(name) as model, model.start_session() as session:
         session.feed_prompt(ref.prompt[:100])
@@ -126,7 +126,7 @@ def test_a_rewound_session_continues_from_the_last_checkpoint(name: str) -> None
         assert error(session.last_logits, ref.logits[-1]) < TOLERANCE
 
 
-def test_sequences_own_no_slot_when_they_are_done(tmp_path: Path) -> None:
+def test_finished_sequence_owns_no_slot(tmp_path: Path) -> None:
     ref = golden("mamba2")
     with load("mamba2", checkpoints=1, parallel=2) as model:
         states = model.pool.states
@@ -180,7 +180,7 @@ def test_log_probabilities_of_a_prompt_match_those_of_transformers(name: str) ->
 
 
 @pytest.mark.parametrize("name", ["lfm2", "mamba", "qwen3next"])
-def test_an_embedding_does_not_depend_on_how_its_text_is_divided(name: str) -> None:
+def test_embedding_does_not_depend_on_the_chunks(name: str) -> None:
     ref, vectors = golden(name), []
     for n in (512, 32):
         params = engine.ModelParameters(
@@ -192,9 +192,7 @@ def test_an_embedding_does_not_depend_on_how_its_text_is_divided(name: str) -> N
 
 
 @pytest.mark.parametrize("name", every(5, NAMES))
-def test_packed_weights_give_the_same_to_the_bit_however_a_prompt_is_divided(
-    name: str, tmp_path: Path
-) -> None:
+def test_packed_weights_give_bit_identical_logits_for_any_chunks(name: str, tmp_path: Path) -> None:
     ref, path = golden(name), tmp_path / "model.gguf"
     quantize_file(ref.path, path, "Q8_0")
     collected = []
@@ -208,7 +206,7 @@ def test_packed_weights_give_the_same_to_the_bit_however_a_prompt_is_divided(
         np.testing.assert_array_equal(logits, collected[0])
 
 
-def test_a_model_without_attention_has_a_context_of_a_million_tokens_for_nothing() -> None:
+def test_model_without_attention_needs_no_cache_for_a_long_context() -> None:
     params = engine.ModelParameters(use_gpu=False, n_threads=1)
     with engine.load(golden("mamba2").path, params) as model:
         assert model.n_ctx == 1 << 20

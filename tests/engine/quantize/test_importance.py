@@ -27,7 +27,7 @@ def dat(path: Path, entries: dict[str, np.ndarray], calls: int = 7) -> Path:
     return path
 
 
-def test_old_imatrix_files_are_read(tmp_path: Path) -> None:
+def test_old_imatrix_file_is_read(tmp_path: Path) -> None:
     current = read_importance(IMATRIX)
     old = read_importance(dat(tmp_path / "old.dat", current))
     assert old.keys() == current.keys()
@@ -35,7 +35,7 @@ def test_old_imatrix_files_are_read(tmp_path: Path) -> None:
         np.testing.assert_allclose(old[name].reshape(means.shape), means, rtol=1e-6)
 
 
-def test_importances_of_experts_follow_each_other_in_an_old_file(tmp_path: Path) -> None:
+def test_old_imatrix_file_concatenates_the_experts(tmp_path: Path) -> None:
     source = wide_model(2, n_expert=4).write(tmp_path / "in.gguf")
     rng = np.random.default_rng(0)
     means = {"blk.0.ffn_up_exps.weight": rng.uniform(0.1, 9, (4, 256)).astype(np.float32)}
@@ -53,7 +53,7 @@ def test_importances_of_experts_follow_each_other_in_an_old_file(tmp_path: Path)
 @pytest.mark.parametrize(
     "data", [b"", b"\1\0\0\0", b"\xff\xff\xff\x7f" * 9, b"\1\0\0\0\3\0\0\0abc\1\0\0\0\1\0\0\0\0\0\xc0\x7f"]
 )
-def test_damaged_old_imatrix_files(data: bytes, tmp_path: Path) -> None:
+def test_damaged_old_imatrix_file_is_refused(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "x.dat").write_bytes(data)
     with pytest.raises(ConfigError, match=r"imatrix|finite"):
         read_importance(tmp_path / "x.dat")

@@ -36,7 +36,7 @@ def test_only_large_matrices_are_quantized(name: str, n_dims: int, expected: boo
     assert quantizable(name, n_dims) is expected
 
 
-def test_experts_have_the_part_of_their_matrix() -> None:
+def test_experts_have_the_role_of_their_matrix() -> None:
     names = ("output.weight", "token_embd.weight", "blk.3.ffn_down_exps.weight", "blk.3.attn_output.weight")
     assert [part_of(name) for name in names] == ["head", "embedding", "down", "out"]
 
@@ -69,12 +69,12 @@ def test_a_tied_embedding_gets_the_type_of_the_head() -> None:
     assert tied.type_of("token_embd.weight", WIDE) == "q6_K"
 
 
-def test_eight_experts_share_attention_of_more_bits() -> None:
+def test_model_with_eight_experts_gets_more_bits_for_attention() -> None:
     assert set(types("Q4_K_M", "attn_v", replace(TRAITS, n_expert=8))) == {"q8_0"}
     assert set(types("Q4_K_M", "attn_k", replace(TRAITS, n_expert=8))) == {"q8_0"}
 
 
-def test_pure_makes_no_exceptions_but_for_rows() -> None:
+def test_pure_makes_exceptions_only_for_odd_rows() -> None:
     mixture = Mixture("Q4_K_M", TRAITS, BLOCKS)
     assert mixture.type_of("output.weight", WIDE, pure=True) == "q4_K"
     assert mixture.type_of("output.weight", (288, 8), pure=True) == "q5_0"

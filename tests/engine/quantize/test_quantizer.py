@@ -53,11 +53,11 @@ def test_the_bytes_match_those_of_llama_quantize(name: str, mix: str, tmp_path: 
     assert digest(out) == DIGESTS[name][mix]
 
 
-def test_all_types_were_compared() -> None:
+def test_every_type_has_a_comparison() -> None:
     assert {mix for _, mix in CASES} == set(MIXES)
 
 
-def test_keys_are_carried_over(tmp_path: Path) -> None:
+def test_keys_of_the_source_are_copied(tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     quantize_file(golden("mixtral").path, out, "Q8_0")
     with GGUFFile.open(golden("mixtral").path) as before, GGUFFile.open(out) as after:
@@ -66,7 +66,7 @@ def test_keys_are_carried_over(tmp_path: Path) -> None:
         assert {k: after.metadata[k] for k in after.metadata} == expected
 
 
-def test_what_is_to_stay_stays(tmp_path: Path) -> None:
+def test_keep_output_and_embedding_type_are_respected(tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     changes = quantize_file(
         golden("qwen2").path, out, "q4_0", keep_output=True, embedding_type="q8_0", threads=1
@@ -78,7 +78,7 @@ def test_what_is_to_stay_stays(tmp_path: Path) -> None:
     assert sum(c.bytes_after for c in changes) < sum(c.bytes_before for c in changes)
 
 
-def test_pure_makes_no_exceptions(tmp_path: Path) -> None:
+def test_pure_uses_one_type_for_all_matrices(tmp_path: Path) -> None:
     changes = quantize_file(golden("qwen2").path, tmp_path / "out.gguf", "Q4_0", pure=True)
     assert {c.after for c in changes if c.name.endswith("weight") and len(c.shape) > 1} == {"q4_0"}
 
@@ -95,14 +95,14 @@ def test_pure_makes_no_exceptions(tmp_path: Path) -> None:
         ({"type": "Q4_0", "requantize": True, "imatrix": STORIES}, "not an imatrix file"),
     ],
 )
-def test_arguments_that_do_not_suit(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_invalid_arguments_are_refused(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
     arguments = {"requantize": arguments["type"] == "IQ2_XS"} | arguments
     with pytest.raises(ConfigError, match=message):
         quantize_file(STORIES, tmp_path / "out.gguf", **arguments)
     assert not list(tmp_path.iterdir())
 
 
-def test_nothing_is_replaced_unless_requested(tmp_path: Path) -> None:
+def test_existing_file_is_replaced_only_with_force(tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     out.write_text("mine")
     with pytest.raises(ConfigError, match="--force"):
@@ -130,6 +130,6 @@ def test_a_damaged_source_is_refused(tmp_path: Path) -> None:
         quantize_file(source, tmp_path / "out.gguf", "Q8_0")
 
 
-def test_every_name_is_offered() -> None:
+def test_every_llama_quantize_name_is_supported() -> None:
     assert set(MIXES) < set(type_names())
     assert "Q4_K" in type_names()

@@ -98,7 +98,7 @@ def cases(draw):
 
 @examples(400)
 @given(cases())
-def test_same_token_as_the_reference(case):
+def test_token_equals_the_references(case):
     chains = [case.reference(nudge) for nudge in (0.0, -CLOSE, CLOSE)]
     assume(chains[0].ids == chains[1].ids == chains[2].ids)  # else a threshold is a close call
     chain, u = chains[0], reference.uniform(case.p.seed, case.n)
@@ -110,7 +110,7 @@ def test_same_token_as_the_reference(case):
 
 @examples(150)
 @given(cases())
-def test_same_probabilities_as_the_reference(case):
+def test_probabilities_equal_the_references(case):
     chains = [case.reference(nudge) for nudge in (0.0, -CLOSE, CLOSE)]
     assume(chains[0].ids == chains[1].ids == chains[2].ids)
     p = msgspec.structs.replace(case.p, logprobs=20, post_sampling=True)
@@ -121,7 +121,7 @@ def test_same_probabilities_as_the_reference(case):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_dry_costs_what_the_definition_says(seed):
+def test_dry_penalty_matches_the_definition(seed):
     rng, logits = np.random.default_rng(seed), np.zeros(6, np.float32)
     longest = 0
     for _ in range(300):
@@ -146,7 +146,7 @@ def test_dry_costs_what_the_definition_says(seed):
 
 @examples(150)
 @given(cases(), st.data())
-def test_never_a_banned_token(case, data):
+def test_banned_token_is_never_sampled(case, data):
     logits = case.logits
     words = (len(logits) + 31) // 32
     mask = np.array(data.draw(st.lists(st.integers(0, 2**32 - 1), min_size=words, max_size=words)), np.uint32)
@@ -246,7 +246,7 @@ def test_large_rows_match_the_reference(n):
 
 
 @pytest.mark.parametrize("n", [1, 64, 65, 4099, 128_256, 200_000])
-def test_greedy_and_logprobs_at_any_size(n):
+def test_greedy_and_logprobs_are_right_for_any_vocabulary_size(n):
     rng = np.random.default_rng(n)
     logits = rng.integers(-40, 40, n).astype(np.float32) / 4  # many equals
     token = Sampler(InferenceParameters(temperature=0.0, logprobs=5), n, ()).sample(logits)
@@ -257,7 +257,7 @@ def test_greedy_and_logprobs_at_any_size(n):
     assert [i for i, _ in token.top] == order.tolist()
 
 
-def test_penalties_over_a_long_session():
+def test_penalties_over_a_long_session_match_the_reference():
     # More distinct tokens than blocks of the row: every block maximum is made anew.
     rng = np.random.default_rng(1)
     logits = rng.normal(0, 2, 3000).astype(np.float32)
@@ -311,7 +311,7 @@ def test_mirostat_converges_to_tau(version, tau):
     assert surprise[500:].mean() == pytest.approx(tau, abs=0.2)
 
 
-def test_mirostat_1_of_equal_tokens_and_of_one():
+def test_mirostat_1_with_equal_tokens_or_a_single_one_samples():
     p = InferenceParameters(mirostat=1, seed=1)
     assert Sampler(p, 50, ()).sample(np.zeros(50, np.float32)).sampler_state is not None
     assert Sampler(p, 1, ()).sample(np.zeros(1, np.float32)).id == 0

@@ -47,7 +47,7 @@ def test_a_token_that_ends_with_its_beginning_breaks_with_the_rest() -> None:
     assert sequences("ba") == {("b", "a"), ("ab", "a"), ("xab", "a"), ("aab", "a")}
 
 
-def test_sequences_of_several_texts_come_once() -> None:
+def test_sequences_of_several_texts_are_not_repeated() -> None:
     assert sequences("\n", ":", "\n") == {(":\n",), ("\n",)}
     assert sequences() == set()
 
@@ -57,7 +57,7 @@ def test_a_rest_is_at_most_20_tokens_long() -> None:
     assert len(longest) == 21
 
 
-def test_what_a_text_becomes_is_remembered() -> None:
+def test_sequences_of_a_text_are_cached() -> None:
     vocabulary = Vocabulary()
     breakers = DryBreakers(vocabulary)
     first = breakers.sequences(["abc"])

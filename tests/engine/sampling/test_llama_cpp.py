@@ -51,14 +51,14 @@ def test_steps_keep_the_order_of_their_names_and_letters() -> None:
         ("", ()),
     ],
 )
-def test_a_text_has_names_or_letters(text: str, steps: tuple[str, ...]) -> None:
+def test_text_of_names_or_letters_is_parsed(text: str, steps: tuple[str, ...]) -> None:
     assert steps_of_text(text) == (steps, [])
 
 
-def test_a_text_of_neither_is_reported() -> None:
+def test_text_with_unknown_steps_is_reported() -> None:
     assert steps_of_text("top_k;magic") == (("top_k",), ["magic"])
     assert steps_of_text("kq") == ((), ["kq"])
 
 
-def test_every_parameter_of_a_step_is_one_of_the_python_api() -> None:
+def test_every_step_parameter_is_in_the_python_api() -> None:
     assert all(hasattr(InferenceParameters(), name) for fields in STEPS.values() for name in fields)

@@ -100,23 +100,23 @@ BAD = {
 }  # fmt: skip
 
 
-def test_every_field_is_covered():
+def test_every_field_has_a_test_case():
     names = {field.name for field in msgspec.structs.fields(InferenceParameters)}
     assert set(GOOD) == set(BAD) == names
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, v) for name, values in GOOD.items() for v in values])
-def test_accepted(name, value):
+def test_valid_value_is_accepted(name, value):
     assert getattr(validate(**{name: value}), name) == value
 
 
 @pytest.mark.parametrize(("name", "value"), [(name, v) for name, values in BAD.items() for v in values])
-def test_refused_by_name(name, value):
+def test_invalid_value_is_refused_by_name(name, value):
     with pytest.raises(ConfigError, match=rf"^{name} (must|may|of token)"):
         validate(**{name: value})
 
 
-def test_contradictions():
+def test_contradictory_values_are_refused():
     with pytest.raises(ConfigError, match="min_tokens must not exceed max_tokens: 9 > 8"):
         validate(min_tokens=9, max_tokens=8)
     with pytest.raises(ConfigError, match="min_tokens must not exceed the context size: 600 > 512"):
@@ -124,7 +124,7 @@ def test_contradictions():
     assert sampling.validate(InferenceParameters(min_tokens=600), N_VOCAB).min_tokens == 600
 
 
-def test_types_are_put_right():
+def test_types_are_normalized():
     p = validate(temperature=0, top_k=-1, stop_token_ids=[1, 2], logit_bias={3: 1})
     assert isinstance(p.temperature, float)
     assert p.top_k == 0  # -1 means off elsewhere
@@ -169,7 +169,7 @@ def test_warnings_name_what_has_no_effect():
     assert idle(ignore_eos=True, min_tokens=5, stop_token_ids=(1,)) == []
 
 
-def test_greedy_threshold():
+def test_temperature_below_the_threshold_is_greedy():
     assert sampling.is_greedy(InferenceParameters(temperature=0.0))
     assert sampling.is_greedy(InferenceParameters(temperature=9e-6))
     assert not sampling.is_greedy(InferenceParameters(temperature=1e-5))
@@ -193,7 +193,7 @@ def test_temperature_0_takes_the_greatest_logit_unless_another_step_may_remove_i
     assert sampling.is_greedy(InferenceParameters(temperature=0.0, **fields)) == greedy
 
 
-def test_needs_no_compiled_module():
+def test_parameters_import_no_compiled_module():
     code = (
         "import sys, engine.sampling.parameters\n"
         "print([m for m in sys.modules if m in ('engine.sampling.sampler', 'numpy')])"

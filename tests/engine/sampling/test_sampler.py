@@ -12,14 +12,14 @@ def test_greedy_takes_the_lowest_id_among_equals():
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1e-6])
-def test_tiny_temperature_takes_the_greatest_of_what_the_steps_leave(temperature):
+def test_tiny_temperature_takes_the_largest_remaining_logit(temperature):
     p = logs(0.5, 0.25, 0.125, 0.125)
     assert drawn(p, temperature=temperature, top_p=0.9, min_p=0.1, top_k=3) == {0}
     # Typical sampling with p 0.2 leaves only token 1, as in llama.cpp.
     assert drawn(p, temperature=temperature, typical_p=0.2) == {1}
 
 
-def test_draws_follow_the_probabilities():
+def test_draw_frequencies_follow_the_probabilities():
     s = sampler(3)
     counts = np.bincount([s.sample(logs(0.6, 0.3, 0.1)).id for _ in range(4000)], minlength=3)
     assert np.allclose(counts / 4000, [0.6, 0.3, 0.1], atol=0.03)
@@ -31,7 +31,7 @@ def test_logit_bias_adds_and_bans():
     assert drawn(row(1, 1, 1), logit_bias={0: -INF, 2: -INF}) == {1}
 
 
-def test_min_tokens_bans_ends_until_reached():
+def test_min_tokens_bans_end_tokens_until_reached():
     s = sampler(3, eog=[2], temperature=0.0, min_tokens=2, stop_token_ids=(1,))
     assert [s.sample(row(0, 1, 2)).id for _ in range(4)] == [0, 0, 2, 2]
     resumed = sampler(3, eog=[2], n_generated=1, temperature=0.0, min_tokens=2)
@@ -43,11 +43,11 @@ def test_ignore_eos_bans_only_ends_of_generation():
     assert [s.sample(row(0, 1, 2)).id for _ in range(3)] == [1, 1, 1]
 
 
-def test_end_ids_that_have_no_logit_are_of_no_concern():
+def test_end_id_without_a_logit_is_ignored():
     assert greedy(row(0, 1, 2), eog=[2, 3, 100, -1], ignore_eos=True) == 1
 
 
-def test_mask_allows_by_bit():
+def test_mask_bit_allows_its_token():
     logits = np.arange(70, dtype=np.float32)
     assert greedy(logits, np.array([0b1010, 0, 0b10], dtype=np.uint32)) == 65
     assert greedy(logits, np.array([0b1010, 0, 0], dtype=np.uint32)) == 3
@@ -58,7 +58,7 @@ def test_mask_allows_by_bit():
     assert {s.sample(np.zeros(70, np.float32), mask).id for _ in range(50)} == {5, 40}
 
 
-def test_callers_logits_are_only_read():
+def test_callers_logits_are_not_modified():
     logits = np.linspace(-1, 1, 500, dtype=np.float32)
     before = logits.copy()
     logits.flags.writeable = False

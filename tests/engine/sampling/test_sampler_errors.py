@@ -9,7 +9,7 @@ from support.references.samplers import INF, NAN, drawn, greedy, row, sampler
 
 @pytest.mark.parametrize("bad", [NAN, -NAN, INF])
 @pytest.mark.parametrize("place", [0, 70, 99])
-def test_a_broken_row_is_an_error_even_where_banned(bad, place):
+def test_row_with_nan_is_an_error_even_for_banned_tokens(bad, place):
     logits = np.zeros(100, np.float32)
     logits[place] = bad
     s = sampler(100, logit_bias={place: -INF}, temperature=0.0)
@@ -24,7 +24,7 @@ def test_a_row_without_any_possible_token_is_an_error():
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_banning_everything_is_the_users_error(temperature):
+def test_banning_every_token_is_a_config_error(temperature):
     s = sampler(3, eog=[2], temperature=temperature, ignore_eos=True, logit_bias={0: -INF})
     with pytest.raises(ConfigError, match="every token is banned: logit_bias"):
         s.sample(row(1, 1, 1), np.array([0b101], dtype=np.uint32))
@@ -50,7 +50,7 @@ def test_wrong_sizes_and_types_are_refused():
         sampler(0)
 
 
-def test_extreme_logits_and_penalties_stay_numbers():
+def test_extreme_logits_and_penalties_stay_finite():
     big = float(np.finfo(np.float32).max)
     assert greedy(row(big, -big, 0), history=[0], repeat_penalty=0.001, logit_bias={0: 1e6}) == 0
     assert drawn(row(big, -big, 0), history=[0, 1], repeat_penalty=0.001) == {0}

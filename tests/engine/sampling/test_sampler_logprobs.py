@@ -27,7 +27,7 @@ def test_logprobs_are_of_the_unmodified_row():
     assert [lp for _, lp in token.top] == pytest.approx(np.log([0.5, 0.3]), abs=1e-6)
 
 
-def test_number_of_logprobs():
+def test_requested_number_of_logprobs_is_returned():
     logits = row(1, 3, 3, -INF, 2)
     none, only, three, many = (sampler(5, logprobs=n).sample(logits) for n in (None, 0, 3, 20))
     assert (none.logprob, none.top) == (None, None)
@@ -37,7 +37,7 @@ def test_number_of_logprobs():
     assert [i for i, _ in many.top] == [1, 2, 4, 0]  # an impossible token has no log-probability
 
 
-def test_probabilities_after_truncation_and_temperature():
+def test_post_sampling_probabilities_follow_truncation_and_temperature():
     kw = {"top_k": 3, "temperature": 0.5, "logprobs": 5, "post_sampling": True, "seed": 1}
     logits = row(1.0, 3.0, 2.0, 0.0, 2.5)
     token = sampler(5, **kw).sample(logits)
@@ -49,12 +49,12 @@ def test_probabilities_after_truncation_and_temperature():
     assert sampler(5, **{**kw, "logprobs": 0}).sample(logits).top == []
 
 
-def test_probabilities_after_sampling_of_equals_are_in_order_of_ids():
+def test_equal_post_sampling_probabilities_are_ordered_by_id():
     token = sampler(4, logprobs=4, post_sampling=True, seed=1).sample(row(1, 1, 1, 1))
     assert token.top == [(id, pytest.approx(math.log(0.25))) for id in range(4)]
 
 
-def test_what_has_no_chance_is_not_listed_and_greedy_leaves_no_choice():
+def test_removed_tokens_are_not_listed_and_greedy_lists_one():
     banned = {0: -math.inf}
     token = sampler(3, logprobs=3, post_sampling=True, logit_bias=banned, seed=1).sample(row(9, 1, 2))
     assert [id for id, _ in token.top] == [2, 1]

@@ -22,11 +22,11 @@ def test_repeat_penalty_divides_positive_and_multiplies_negative_logits(logits, 
     assert greedy(logits, history=[0], repeat_penalty=penalty) == expected
 
 
-def test_repeat_penalty_does_not_count():
+def test_repeat_penalty_ignores_the_number_of_occurrences():
     assert greedy(row(2.0, 1.7), history=[0, 0, 0, 0], repeat_penalty=1.1) == 0  # 1.818 > 1.7 however often
 
 
-def test_frequency_penalty_counts_and_presence_penalty_does_not():
+def test_frequency_penalty_counts_occurrences_and_presence_penalty_does_not():
     # three times token 0: 2 - 3 * 0.4 = 0.8 < 1; twice: 2 - 0.8 = 1.2 > 1
     assert greedy(row(2, 1), history=[0, 0, 0], frequency_penalty=0.4) == 1
     assert greedy(row(2, 1), history=[0, 0], frequency_penalty=0.4) == 0
@@ -47,7 +47,7 @@ def test_bias_comes_before_penalties():
     assert greedy(row(-1, 0), history=[0], logit_bias={0: 3.0}, repeat_penalty=4.0) == 0
 
 
-def test_penalty_window():
+def test_penalties_apply_within_their_window():
     kw = {"presence_penalty": 10.0}
     assert greedy(row(2, 1), history=[0, 1, 1], repeat_last_n=2, **kw) == 0  # token 0 is out of the window
     assert greedy(row(2, 1.5, 1), history=[0, 1, 1], repeat_last_n=3, **kw) == 2
@@ -61,7 +61,7 @@ def test_generated_tokens_enter_and_leave_the_window():
     assert [s.sample(row(3, 2, 1, 0)).id for _ in range(7)] == [0, 1, 2, 0, 1, 2, 0]
 
 
-def test_counts_of_the_window_go_down_again():
+def test_counts_decrease_when_tokens_leave_the_window():
     # 0 0: 1 < 2.5 -> 1; 0 0 1: 1 < 1.5 -> 1; 0 1 1: 2 > .5 -> 0; 1 1 0: 2 > .5 -> 0; 1 0 0: 1 < 1.5 -> 1
     s = sampler(2, temperature=0.0, frequency_penalty=1.0, repeat_last_n=3, history=[0, 0])
     assert [s.sample(row(3, 2.5)).id for _ in range(5)] == [1, 1, 0, 0, 1]
@@ -85,7 +85,7 @@ A, B, C, D = range(4)
         ([A, B] * 2000, {"dry_penalty_last_n": -1, "dry_base": 2.0}, {A: INF}),
     ],
 )
-def test_dry_costs_what_would_lengthen_a_repetition(history, kw, losses):
+def test_dry_penalizes_tokens_that_lengthen_a_repetition(history, kw, losses):
     x, kw = np.zeros(4, np.float32), {"dry_multiplier": 1.0, **kw}
     token = sampler(4, history=history, logprobs=4, post_sampling=True, **kw).sample(x)
     weights = np.exp(-np.array([losses.get(i, 0.0) for i in range(4)]))

@@ -47,7 +47,7 @@ def test_mirostat_1_keeps_the_k_of_the_fitted_slope():
     assert drawn(p, state=1000.0, **kw) >= {0, 1, 2, 3, 4, 5}
 
 
-def test_mirostat_sees_temperature_first():
+def test_mirostat_applies_after_temperature():
     # temperature 1/2 squares p: .25 .0625 ... of .3437 (.0156 twice): surprises .46 2.46 4.46 4.46 bits
     p = logs(0.5, 0.25, 0.125, 0.125)
     kw = {"mirostat": 2, "mirostat_eta": 0.0, "state": 2.5}

@@ -8,7 +8,7 @@ import pytest
 from support.references.samplers import INF, drawn, logs, row, sampler
 
 
-def test_top_k():
+def test_top_k_keeps_the_most_likely():
     p = logs(0.1, 0.4, 0.2, 0.3)
     assert drawn(p, top_k=2) == {1, 3}
     assert drawn(p, top_k=1) == {1}
@@ -19,7 +19,7 @@ def test_top_k_keeps_the_lower_ids_among_equals():
     assert drawn(row(1, 1, 0, 1, 1), top_k=3) == {0, 1, 3}
 
 
-def test_tail_free():
+def test_tail_free_removes_the_tail():
     # p .5 .3 .1 .06 .04; first differences .2 .2 .04 .02; second 0 .16 .02, normalised 0 .889 .111,
     # summed 0 .889 1. More than z first at index 1 for z .5, at index 2 for z .95: so many remain.
     p = logs(0.5, 0.3, 0.1, 0.06, 0.04)
@@ -27,13 +27,13 @@ def test_tail_free():
     assert drawn(p, tfs_z=0.95) == {0, 1}
 
 
-def test_tail_free_of_equals_goes_by_count():
+def test_tail_free_of_equal_tokens_keeps_a_share():
     # no bend anywhere: 3 second differences count 1/3 each; 1/3 2/3 1 exceeds .5 at index 1, .9 at index 2
     assert drawn(row(1, 1, 1, 1, 1), tfs_z=0.5) == {0}
     assert drawn(row(1, 1, -INF, 1, 1, 1), tfs_z=0.9) == {0, 1}  # what is impossible makes no bend either
 
 
-def test_typical():
+def test_typical_keeps_tokens_near_the_entropy():
     # p 1/2 1/4 1/8 1/8: entropy 1/2 + 2/4 + 3/8 + 3/8 = 1.75 bits; surprises 1 2 3 3;
     # distances .75 .25 1.25 1.25: order 1 0 2 3, summing to .25 .75 .875 1
     p = logs(0.5, 0.25, 0.125, 0.125)
@@ -42,7 +42,7 @@ def test_typical():
     assert drawn(p, typical_p=0.8) == {0, 1, 2}
 
 
-def test_top_p():
+def test_top_p_keeps_the_smallest_set_with_that_sum():
     p = logs(0.15, 0.5, 0.05, 0.3)
     assert drawn(p, top_p=0.45) == {1}
     assert drawn(p, top_p=0.7) == {1, 3}
@@ -50,21 +50,21 @@ def test_top_p():
     assert drawn(p, top_p=0.0) == {1}
 
 
-def test_min_p():
+def test_min_p_keeps_tokens_relative_to_the_most_likely():
     # a quarter of .5 is .125
     p = logs(0.15, 0.5, 0.05, 0.3)
     assert drawn(p, min_p=0.25) == {0, 1, 3}
     assert drawn(p, min_p=1.0) == {1}
 
 
-def test_top_a():
+def test_top_a_keeps_tokens_relative_to_the_squared_maximum():
     # .5 squared is .25; times .8: .2; times .5: .125
     p = logs(0.15, 0.5, 0.05, 0.3)
     assert drawn(p, top_a=0.8) == {1, 3}
     assert drawn(p, top_a=0.5) == {0, 1, 3}
 
 
-def test_top_n_sigma_keeps_what_is_near_the_greatest_logit():
+def test_top_n_sigma_keeps_logits_near_the_largest():
     # Mean 1, deviation (4 + 1 + 0 + 1 + 4 over 5)^.5 = 1.414
     x = row(-1, 0, 1, 2, 3)
     assert drawn(x, top_n_sigma=0.7) == {4}

@@ -62,7 +62,7 @@ def whole(mode: str, seed: int = 11) -> list[Token]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_resumed_equals_uninterrupted(mode):
+def test_resumed_stream_equals_the_uninterrupted_one(mode):
     full = whole(mode)
     for cut in (1, 7, 24, 25, 59):
         history = PROMPT + [token.id for token in full[:cut]]
@@ -71,7 +71,7 @@ def test_resumed_equals_uninterrupted(mode):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_interleaved_equals_alone(mode):
+def test_interleaved_streams_equal_each_alone(mode):
     seeds = range(5)
     samplers = [Sampler(parameters(mode, seed), N_VOCAB, EOG, PROMPT) for seed in seeds]
     tokens = [list(PROMPT) for _ in seeds]
@@ -99,7 +99,7 @@ def test_threads_do_not_disturb_each_other():
     assert [results[i] for i in range(4)] == [run(i) for i in range(4)]
 
 
-def test_seeds():
+def test_each_seed_gives_its_own_stream():
     texts = {seed: [t.id for t in whole("plain", seed)] for seed in (0, 1, 2, 2**32, 2**63, 2**64 - 1)}
     assert len({tuple(text) for text in texts.values()}) == 6
     # no stream is another one shifted
@@ -117,7 +117,7 @@ def test_reference_generator_gives_the_published_numbers():
     assert [reference.splitmix((1234567 + i * reference.GOLDEN) % 2**64) for i in range(4)] == published
 
 
-def test_counts():
+def test_sampler_reports_its_counts_and_seed():
     s = Sampler(parameters("plain"), N_VOCAB, EOG, PROMPT, n_generated=3)
     generate(s, 4, list(PROMPT))
     assert (s.n_generated, s.n_vocab, s.seed) == (7, N_VOCAB, 11)

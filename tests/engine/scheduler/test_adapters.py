@@ -129,7 +129,7 @@ def test_a_resumed_request_continues_with_its_adapters(model: engine.Model) -> N
         assert run(model, resumed)["resumed"][0] == text[5:]
 
 
-def test_scales_that_come_and_go_leave_nothing_behind(model: engine.Model) -> None:
+def test_changing_scales_leave_no_trees_in_the_prefix_cache(model: engine.Model) -> None:
     for i in range(40):
         run(model, request("x", ((0, 1 + i / 64),), n=1))
         forget(model)
@@ -223,7 +223,7 @@ def finish(model: engine.Model, task: AnyTask) -> object:
     return end.failure or data or end.result
 
 
-def test_tasks_use_adapters(model: engine.Model) -> None:
+def test_tasks_use_the_adapters_of_their_request(model: engine.Model) -> None:
     for make in (
         lambda lora: Embed([PROMPT], "mean", [], lora),
         lambda lora: GetPromptLogprobs(PROMPT, 0, lora),
@@ -238,7 +238,7 @@ def test_tasks_use_adapters(model: engine.Model) -> None:
         assert failure.kind == "ConfigError"
 
 
-def test_slots_carry_their_adapters(model: engine.Model, tmp_path: Path) -> None:
+def test_saved_slot_records_its_adapters(model: engine.Model, tmp_path: Path) -> None:
     forget(model)
     lora, path = SETS[3], str(tmp_path / "slot")
     text, _ = run(model, request("x", lora))["x"]

@@ -49,7 +49,7 @@ def test_admit_stops_at_the_first_that_does_not_fit() -> None:
     assert setting.queues.waiting == [large, small], "a later one must not overtake"
 
 
-def test_admit_runs_one_that_is_alone_whatever_is_free() -> None:
+def test_admit_of_a_single_sequence_ignores_free_cells() -> None:
     setting = Setting(n_cells=10)
     only = setting.add(prompt(1, 10))
     setting.admission.admit()

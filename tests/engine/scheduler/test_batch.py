@@ -60,7 +60,7 @@ def test_build_takes_decodes_first_and_then_chunks_by_arrival() -> None:
     assert shape(setting.build()) == [("r2", 2, 1, 1), ("r1", 0, 4, 0), ("r3", 0, 5, 0)]
 
 
-def test_build_wants_logits_only_of_the_end_of_a_prompt() -> None:
+def test_build_requests_logits_only_for_the_end_of_a_prompt() -> None:
     setting = Setting()
     setting.run([1, 2, 3, 4], n_past=1)
     batch = setting.build()
@@ -83,7 +83,7 @@ def test_build_leaves_out_a_prompt_without_any_cell() -> None:
     assert not setting.build()
 
 
-def test_build_counts_what_the_prefix_cache_had() -> None:
+def test_build_counts_cached_prompt_tokens() -> None:
     setting = Setting()
     first = setting.run([1, 2, 3, 4, 5], n_past=5)
     first.release()
@@ -93,7 +93,7 @@ def test_build_counts_what_the_prefix_cache_had() -> None:
     assert (shape(batch), batch.n_cached) == ([("r1", 4, 2, 1)], 4)
 
 
-def test_pop_largest_takes_out_sequence_and_item() -> None:
+def test_pop_largest_removes_sequence_and_item() -> None:
     setting = Setting()
     setting.run([1, 2], n_past=1)
     large = setting.run([2, *range(20, 26)])
@@ -143,7 +143,7 @@ def drafting(setting: Setting, *drafts: list[int]) -> list[int]:
     return rooms
 
 
-def test_build_computes_drafts_with_the_last_token_and_wants_logits_of_all() -> None:
+def test_build_adds_drafts_after_the_last_token_with_logits_for_all() -> None:
     setting = Setting()
     setting.run([1, 2, 3], n_past=2, draft_max=4)
     setting.run([4, 5], n_past=1)
@@ -175,7 +175,7 @@ def test_build_shrinks_drafts_to_the_cells_that_running_sequences_leave() -> Non
     assert setting.pool.n_free == 0
 
 
-def test_build_evicts_for_drafts_no_more_than_they_need() -> None:
+def test_build_evicts_only_the_cells_that_drafts_need() -> None:
     setting = Setting(n_cells=16)
     cached = setting.run([9, *range(20, 33)], n_past=14)
     cached.release()
@@ -197,7 +197,7 @@ def test_steps_of_sequences_that_never_draft_are_not_measured_for_drafts() -> No
     assert setting.builder.drafting.costs.last_rows == 0
 
 
-def test_measured_takes_drafts_for_rows_of_streams() -> None:
+def test_measured_counts_drafts_as_rows_of_streams() -> None:
     setting = Setting()
     setting.run([1, 2], n_past=1, draft_max=4)
     drafting(setting, [7, 7, 7])

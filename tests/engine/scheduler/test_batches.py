@@ -56,7 +56,7 @@ def test_a_prompt_is_fed_in_chunks_of_n_batch(n_batch: int, n_prompt: int) -> No
     assert outcome.tokens["a"] == MODEL.continuation(prompt, GREEDY, 64)[0]
 
 
-def test_the_mask_of_one_prompt_and_its_decoding() -> None:
+def test_mask_of_one_sequence_is_causal() -> None:
     scheduler, runner = make_scheduler(n_cells=8, n_ctx=8)
     scheduler.submit(request("a", [1, 2, 3, 4], n_batch=3))
     drain(scheduler)
@@ -68,7 +68,7 @@ def test_the_mask_of_one_prompt_and_its_decoding() -> None:
     ]
 
 
-def test_the_mask_of_two_sessions_that_share_nothing() -> None:
+def test_mask_of_unrelated_sequences_is_block_diagonal() -> None:
     scheduler, runner = make_scheduler(n_cells=12, n_ctx=8)
     scheduler.submit(request("a", [1, 2, 3], params=SHORT))
     scheduler.submit(request("b", [4, 5], params=SHORT))
@@ -80,7 +80,7 @@ def test_the_mask_of_two_sessions_that_share_nothing() -> None:
     ]
 
 
-def test_the_mask_of_two_sessions_that_share_a_beginning() -> None:
+def test_mask_of_sequences_with_a_shared_prefix_includes_it() -> None:
     scheduler, runner = make_scheduler(n_cells=14, n_ctx=10)
     scheduler.submit(request("a", [1, 2, 3, 4], params=SHORT))
     scheduler.submit(request("b", [1, 2, 3, 5, 6], params=SHORT))
@@ -128,7 +128,7 @@ def test_prompts_share_what_decoding_leaves_of_the_batch_in_order_of_arrival() -
     ]
 
 
-def test_a_prompt_continues_however_small_the_rest_of_the_batch_is() -> None:
+def test_prompt_progresses_in_however_small_a_rest_of_the_batch() -> None:
     scheduler, runner = make_scheduler(parallel=4, max_batch_tokens=4)
     for n in range(3):
         scheduler.submit(request(f"s{n}", [n + 1], params=LONG))
@@ -177,7 +177,7 @@ def test_identical_prompts_are_computed_once() -> None:
     assert scheduler.stats().missed_tokens == {"new": 39}
 
 
-def test_a_session_waits_only_until_the_shared_part_is_there() -> None:
+def test_session_waits_only_until_the_shared_prefix_is_computed() -> None:
     scheduler, runner = make_scheduler(n_cells=512, n_ctx=128, max_batch_tokens=32)
     scheduler.submit(request("long", [1] * 16 + [2] * 80, n_batch=8))
     scheduler.submit(request("short", [1] * 16 + [3] * 4, n_batch=8))
@@ -195,7 +195,7 @@ def test_a_few_shared_tokens_are_not_worth_waiting_for() -> None:
 
 
 @pytest.mark.parametrize("end", ["cancel", "fail", "pause"])
-def test_a_sequence_that_waits_for_a_prefix_continues_if_the_other_session_does_not(end: str) -> None:
+def test_sequence_waiting_for_a_prefix_continues_if_the_other_ends(end: str) -> None:
     scheduler, runner = make_scheduler(max_batch_tokens=8)
     prompt = [1 + i % 9 for i in range(40)]
     scheduler.submit(request("a", prompt))
@@ -290,7 +290,7 @@ def test_a_longer_and_a_shorter_prompt_share_the_middle_of_a_node() -> None:
     assert cached["longer"] >= 20
 
 
-def test_the_text_does_not_depend_on_who_runs_alongside() -> None:
+def test_text_does_not_depend_on_concurrent_requests() -> None:
     prompts = [[1 + (n * k) % 13 for k in range(4 + 3 * n)] for n in range(8)]
     params = [InferenceParameters(seed=n, max_tokens=24) if n % 2 else LONG for n in range(8)]
     scheduler, _ = make_scheduler(n_cells=1024, max_batch_tokens=24)
@@ -314,7 +314,7 @@ class TimedRunner(FakeRunner):
         return n_logits
 
 
-def test_a_prompt_alongside_a_stream_is_fed_in_chunks_that_last_as_long_as_a_step() -> None:
+def test_prompt_beside_a_stream_is_fed_in_chunks_bounded_by_time() -> None:
     runner = TimedRunner(1024, 512)
     config = SchedulerConfig(parallel=2, n_ctx=512, max_batch_tokens=512, eog_ids=frozenset({EOG}))
     scheduler = Scheduler(runner, CellPool(1024), config, FakeSampler)

@@ -30,7 +30,7 @@ def assert_all_whole(outcome: Outcome, n: int, n_ctx: int, length: int = 10) -> 
         assert outcome.tokens[f"r{i}"] == MODEL.continuation(prompt(i + 1, length), LONG, n_ctx)[0]
 
 
-def test_requests_wait_for_cells_and_are_not_truncated() -> None:
+def test_request_without_cells_waits_and_is_not_truncated() -> None:
     scheduler, _ = make_scheduler(n_cells=40, n_ctx=40)
     submit_all(scheduler, 6, length=16)
     outcome = Outcome()
@@ -44,7 +44,7 @@ def test_requests_wait_for_cells_and_are_not_truncated() -> None:
 
 @pytest.mark.parametrize("cache_prompt", [True, False])
 @pytest.mark.parametrize("n_cells", [48, 57, 64, 83, 100])
-def test_preemption_is_invisible(n_cells: int, cache_prompt: bool) -> None:
+def test_preemption_does_not_change_the_text(n_cells: int, cache_prompt: bool) -> None:
     scheduler, _ = make_scheduler(n_cells=n_cells, n_ctx=48)
     submit_all(scheduler, 8, cache_prompt=cache_prompt)
     outcome = drain(scheduler)
@@ -56,7 +56,7 @@ def test_preemption_is_invisible(n_cells: int, cache_prompt: bool) -> None:
         assert stats.cells_cached == 0
 
 
-def test_the_newest_is_preempted_and_comes_back_first() -> None:
+def test_newest_sequence_is_preempted_and_readmitted_first() -> None:
     scheduler, _ = make_scheduler(n_cells=64, n_ctx=48, parallel=3)
     submit_all(scheduler, 4)
     outcome = Outcome()
@@ -75,7 +75,7 @@ def test_the_newest_is_preempted_and_comes_back_first() -> None:
     assert_all_whole(outcome, 4, 48)
 
 
-def test_what_a_preempted_session_computed_is_not_computed_again_while_there_is_room() -> None:
+def test_preempted_tokens_that_stay_cached_are_not_recomputed() -> None:
     scheduler, runner = make_scheduler(n_cells=75, n_ctx=48, parallel=2)
     submit_all(scheduler, 2)
     outcome = drain(scheduler)
@@ -97,7 +97,7 @@ def test_the_oldest_is_never_preempted() -> None:
         assert (len(row.cells), row.logits) == (10 + n - 1, True)
 
 
-def test_the_cache_is_evicted_before_anybody_is_preempted() -> None:
+def test_cached_prefixes_are_evicted_before_a_preemption() -> None:
     scheduler, _ = make_scheduler(n_cells=120, n_ctx=48, parallel=2)
     submit_all(scheduler, 8)
     outcome = drain(scheduler)
@@ -178,7 +178,7 @@ def test_the_newest_paused_session_loses_its_cells_first_but_after_the_cache() -
     assert seen == [["r0", "r1"], ["r0"]]
 
 
-def test_a_paused_session_keeps_its_cells_only_while_nobody_needs_them() -> None:
+def test_paused_session_keeps_its_cells_until_they_are_needed() -> None:
     scheduler, _ = make_scheduler(n_cells=64, n_ctx=48, parallel=2)
     submit_all(scheduler, 3)
     outcome = Outcome()
@@ -281,7 +281,7 @@ def test_a_long_prompt_waits_while_newer_ones_do_not_overtake() -> None:
     assert outcome.tokens["small"] == MODEL.continuation(prompt(3, 2), GREEDY, 60)[0]
 
 
-def test_nothing_starves_under_a_steady_stream_of_newcomers() -> None:
+def test_old_request_under_steady_load_does_not_starve() -> None:
     scheduler, _ = make_scheduler(n_cells=60, n_ctx=48, parallel=3)
     scheduler.submit(request("big", prompt(5, 40), params=LONG))
     outcome = Outcome()

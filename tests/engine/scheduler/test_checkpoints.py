@@ -43,7 +43,7 @@ def uncached(model: engine.Model, prompt: Sequence[int]) -> list[int]:
     return tokens
 
 
-def test_the_model_has_what_it_is_for(model: engine.Model) -> None:
+def test_model_has_recurrent_and_attention_layers(model: engine.Model) -> None:
     assert model.hp.n_layer == 24
     assert sum(model.hp.recurrent) == 18
     assert sum(map(model.hp.attends, range(24))) == 6
@@ -113,7 +113,7 @@ def test_a_restored_session_continues_without_computing_it_again(path: Path, tmp
         assert timings.cached_n == 200
 
 
-def test_a_cancelled_answer_leaves_what_was_computed(model: engine.Model) -> None:
+def test_cancelled_answer_leaves_its_tokens_cached(model: engine.Model) -> None:
     scheduler, outcome = model.scheduler(), Outcome()
     scheduler.submit(Request(id="x", prompt=PROMPT[:100], params=GREEDY))
     while len(outcome.tokens.get("x", ())) < 5:
@@ -143,7 +143,7 @@ def test_a_preempted_sequence_continues_with_the_same_text(path: Path) -> None:
             assert outcome.tokens[id] == drain(scheduler).tokens[id]
 
 
-def test_other_requests_do_not_change_a_text(path: Path) -> None:
+def test_text_beside_other_requests_is_unchanged(path: Path) -> None:
     with load(path, max_batch_tokens=48) as model:
         scheduler = model.scheduler()
         prompts = {f"{i}": [*PROMPT[: 40 * i], *PROMPT[250 : 250 + 7 * i + 3]] for i in range(6)}

@@ -24,7 +24,7 @@ QUICK = {names[0] for names in KINDS.values()}
 
 
 @pytest.mark.parametrize("name", matrix(CASES, QUICK.__contains__))
-def test_a_full_context_continues_as_a_prompt_of_what_is_left(name: str) -> None:
+def test_full_context_continues_like_a_prompt_of_the_remaining_tokens(name: str) -> None:
     options = {"context_size": N_CTX, "kv_cells": 400, "parallel": 1, "kv_type": "f32"}
     options |= {"max_batch_tokens": 32, "checkpoints": 1}
     params = engine.ModelParameters(use_gpu=False, n_threads=1, context_shift=True, **options)  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ def right(prompt: list[int], params: InferenceParameters = LONG) -> list[int]:
     return MODEL.continuation(prompt, params, 64)[0]
 
 
-def test_a_model_that_agrees_is_always_right_and_saves_steps() -> None:
+def test_draft_model_that_always_agrees_saves_steps() -> None:
     scheduler, target = make_scheduler()
     drafter, runner = draft_by_model(scheduler, random.Random(1), errs=0.0)
     prompts = {"a": PROMPT, "b": [4, 3, 2], "c": [*PROMPT, 1]}
@@ -60,7 +60,7 @@ def test_a_model_that_agrees_is_always_right_and_saves_steps() -> None:
         assert timings.draft_n == timings.draft_accepted > 20
 
 
-def test_a_model_that_errs_goes_back_behind_its_errors() -> None:
+def test_draft_model_goes_back_behind_a_wrong_draft() -> None:
     scheduler, _ = make_scheduler()
     drafter, runner = draft_by_model(scheduler, random.Random(1), errs=0.4)
     for id, prompt in (("a", PROMPT), ("b", [4, 3, 2])):
@@ -93,7 +93,7 @@ def test_a_request_for_a_draft_model_that_is_not_there_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("salts", "shared"), [(("", ""), True), (("x", "y"), False)])
-def test_prompts_are_shared_as_those_of_the_target_are(salts: tuple[str, str], shared: bool) -> None:
+def test_draft_models_prompts_are_shared_like_the_targets(salts: tuple[str, str], shared: bool) -> None:
     scheduler, _ = make_scheduler()
     drafter, runner = draft_by_model(scheduler, random.Random(1), errs=0.0)
     prompt = [1, 2, 3, 4] * 5
@@ -147,7 +147,7 @@ def test_paused_sequences_give_their_cells_to_those_that_run() -> None:
     assert drain(scheduler, drafter, runner).last["a"].finish == "length"
 
 
-def test_without_cells_nothing_is_drafted_and_nothing_fails() -> None:
+def test_draft_model_without_cells_drafts_nothing_and_fails_nothing() -> None:
     scheduler, _ = make_scheduler()
     drafter, _ = draft_by_model(scheduler, random.Random(1), errs=0.0, n_cells=64)
     held = drafter._pool.alloc(60)
@@ -180,7 +180,7 @@ def test_tokens_that_the_draft_model_lacks_end_its_drafts() -> None:
 
 
 @pytest.mark.parametrize("error", [OutOfMemoryError("full"), GgmlError("full")])
-def test_a_draft_model_that_fails_drafts_no_more(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
+def test_failed_draft_model_is_disabled(error: Exception, caplog: pytest.LogCaptureFixture) -> None:
     scheduler, _ = make_scheduler()
     drafter, runner = draft_by_model(scheduler, random.Random(1), errs=0.0)
     scheduler.submit(drafting("a", PROMPT))
@@ -287,7 +287,7 @@ def costed(scheduler: Scheduler, drafter: ModelDrafter, *, draft_ms: float, row:
 
 
 @pytest.mark.parametrize(("draft_ms", "drafts"), [(0.5, True), (2.0, True), (9.0, False)])
-def test_drafts_are_made_where_the_draft_model_is_fast_enough(draft_ms: float, drafts: bool) -> None:
+def test_draft_model_drafts_only_if_it_is_fast_enough(draft_ms: float, drafts: bool) -> None:
     scheduler, _ = make_scheduler()
     drafter, runner = draft_by_model(scheduler, random.Random(1), errs=0.0)
     costed(scheduler, drafter, draft_ms=draft_ms)

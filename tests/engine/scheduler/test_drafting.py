@@ -72,11 +72,11 @@ def test_costs_match_those_of_the_line_through_the_measurements(row: float) -> N
     assert costs.of(9) / costs.of(1) == pytest.approx(1 + 8 * row)
 
 
-def test_costs_of_steps_of_one_size_say_nothing_of_others() -> None:
+def test_costs_of_one_step_size_do_not_determine_others() -> None:
     assert measured(0.5, rows=(3,)).costs.row == FIRST_ROW_COST
 
 
-def test_costs_bear_a_step_that_the_machine_delayed() -> None:
+def test_costs_tolerate_a_delayed_step() -> None:
     drafting = measured(0.1)
     drafting.costs.measured(17, 10_000.0, 10_000.0)
     assert drafting.costs.row < 0.5
@@ -102,13 +102,13 @@ def test_costs_stay_within_bounds(steps: list[tuple[int, float, float]]) -> None
         assert 0 <= costs.switch <= 1
 
 
-def test_choose_drafts_as_much_as_is_allowed_of_what_is_sure() -> None:
+def test_choose_drafts_the_maximum_of_certain_tokens() -> None:
     assert list(map(len, choose(measured(0.1), [sequence(TEXT)], 100))) == [16]
     assert list(map(len, choose(measured(0.1), [sequence(TEXT)], 5))) == [5]
     assert choose(measured(0.1), [sequence(TEXT)], 3) == [TEXT[:3]]
 
 
-def test_choose_drafts_nothing_of_what_is_unlikely() -> None:
+def test_choose_drafts_no_unlikely_tokens() -> None:
     tokens = [*range(100, 160)]
     for i in range(100, 130):
         tokens += [i, i + 1, 1000 + i]
@@ -120,7 +120,7 @@ def test_choose_drafts_nothing_of_what_is_unlikely() -> None:
     assert lookup.lookup(one).match_length == 2
 
 
-def test_choose_drafts_nothing_where_rows_cost_as_much_as_steps() -> None:
+def test_choose_drafts_nothing_if_rows_cost_as_much_as_steps() -> None:
     assert choose(measured(1.0), [sequence(TEXT)], 100) == [[]]
 
 
@@ -134,7 +134,7 @@ def test_choose_drafts_less_for_each_the_fuller_the_batch() -> None:
     assert (numbers[0], numbers[-1]) == (16, 0)
 
 
-def test_choose_gives_the_likelier_text_more() -> None:
+def test_choose_drafts_more_for_the_more_predictable_text() -> None:
     unsure = sequence([*range(100, 160), 120, 121])
     drafts = choose(measured(0.1), [unsure, sequence(TEXT)], 12)
     assert len(drafts[0]) < len(drafts[1])
@@ -145,11 +145,11 @@ def test_choose_never_drafts_beyond_the_end() -> None:
     assert list(map(len, choose(measured(0.1), [one], 100))) == [2]
 
 
-def test_choose_leaves_sequences_alone_that_do_not_speculate() -> None:
+def test_choose_ignores_sequences_that_do_not_speculate() -> None:
     assert choose(measured(0.1), [sequence(TEXT, draft_max=0), sequence(TEXT)], 100)[0] == []
 
 
-def test_choose_tries_again_what_seemed_too_expensive() -> None:
+def test_choose_retries_drafts_that_seemed_too_expensive() -> None:
     drafting = measured(0.1)
     drafting.costs.row = 1.0  # say, another process disturbed the measurement
     one = sequence(TEXT)

@@ -91,7 +91,7 @@ def test_a_failing_sampler_behind_a_right_draft_loses_no_token() -> None:
     assert (outcome.finish("a"), outcome.last["a"].error) == (FinishReason.ERROR, "no finite logit")
 
 
-def test_a_lost_device_is_for_the_caller_and_changes_nothing() -> None:
+def test_lost_device_is_raised_to_the_caller_without_changes() -> None:
     scheduler, runner = make_scheduler()
     scheduler.submit(request("a", PROMPT))
     outcome = Outcome()
@@ -104,7 +104,7 @@ def test_a_lost_device_is_for_the_caller_and_changes_nothing() -> None:
     assert outcome.tokens["a"] == MODEL.continuation(PROMPT, GREEDY, 64)[0]
 
 
-def test_what_a_failed_session_left_is_cleared_if_nobody_else_has_it() -> None:
+def test_cells_of_a_failed_session_are_cleared_unless_shared() -> None:
     scheduler, runner = make_scheduler()
     scheduler.submit(request("first", PROMPT))
     outcome = drain(scheduler)
@@ -115,7 +115,7 @@ def test_what_a_failed_session_left_is_cleared_if_nobody_else_has_it() -> None:
     assert [i for i, cell in enumerate(runner.cells) if cell is not None] == shared
 
 
-def test_a_wrong_number_of_logits_is_a_failure() -> None:
+def test_wrong_number_of_logits_fails_the_batch() -> None:
     scheduler, runner = make_scheduler()
     runner.forward = lambda rows: 2  # type: ignore[method-assign]
     scheduler.submit(request("a", PROMPT))

@@ -56,7 +56,7 @@ def test_a_client_of_large_requests_gets_fewer_of_them() -> None:
     assert ended(scheduler) == ["a0", "b0", "b1", "b2", "a1", "b3", "b4", "b5", "a2", "b6"]
 
 
-def test_weights_divide_the_places() -> None:
+def test_weights_divide_the_slots() -> None:
     scheduler, _ = make_scheduler(parallel=4)
     for n in range(8):
         scheduler.submit(demand(f"a{n}", [1, 2], weight=1))
@@ -111,7 +111,7 @@ def test_a_client_gets_no_credit_for_the_time_in_which_it_asked_for_nothing() ->
     assert ended(scheduler) == ["a4", "b0", "a5", "b1", "b2", "b3"]
 
 
-def test_when_nothing_is_left_all_clients_are_equal_again() -> None:
+def test_clients_are_equal_again_once_no_sequence_is_left() -> None:
     scheduler, _ = make_scheduler(parallel=1)
     scheduler.submit(demand("a0", [1] * 50))
     drain(scheduler)
@@ -121,7 +121,7 @@ def test_when_nothing_is_left_all_clients_are_equal_again() -> None:
     assert ended(scheduler) == ["a1", "b1", "a2", "b2"]
 
 
-def test_one_that_is_cancelled_while_it_waits_costs_nothing() -> None:
+def test_sequence_cancelled_while_waiting_costs_nothing() -> None:
     scheduler, _ = make_scheduler(parallel=1)
     for id in ("a0", "b0", "a1", "b1", "a2"):
         scheduler.submit(demand(id, [1] * 10))
@@ -139,7 +139,7 @@ def test_a_client_whose_weight_changes_gets_back_no_more_than_it_was_charged() -
     assert scheduler.queues.fair._levels[0].clients["a"].counter >= 0
 
 
-def test_one_that_was_preempted_continues_before_others_begin() -> None:
+def test_preempted_sequence_continues_before_others_begin() -> None:
     scheduler, _ = make_scheduler(n_cells=64, parallel=2)
     scheduler.submit(demand("a0", [1] * 12, n=40))
     scheduler.submit(demand("a1", [2] * 12, n=40))
@@ -175,7 +175,7 @@ def test_a_higher_priority_takes_the_place_of_the_newest_of_the_lowest() -> None
     assert scheduler.stats().preemptions == 0, "it keeps its cells"
 
 
-def test_another_clients_request_of_the_same_priority_waits_for_a_place() -> None:
+def test_another_clients_request_of_the_same_priority_waits_for_a_slot() -> None:
     scheduler, _ = make_scheduler(parallel=1)
     scheduler.submit(demand("a0", [1, 2, 3], n=6))
     scheduler.submit(demand("a1", [1, 2, 3], n=6))
@@ -209,7 +209,7 @@ def test_a_higher_priority_does_not_wait_for_cells_of_a_lower_one() -> None:
     assert {output.finish for output in outcome.last.values()} == {FinishReason.LENGTH}
 
 
-def test_waiting_with_a_low_priority_gives_nobody_credit_in_a_higher_one() -> None:
+def test_waiting_with_a_low_priority_gives_no_credit_in_a_higher_one() -> None:
     scheduler, _ = make_scheduler(parallel=1)
     scheduler.submit(demand("c0", [1] * 20, priority=1))
     for n in range(6):
@@ -255,7 +255,7 @@ def test_the_highest_priority_gets_all_that_it_can_use() -> None:
     assert rows(runner, 1) == [8, 12, 12]
 
 
-def test_one_that_waits_for_a_beginning_takes_nothing_from_others() -> None:
+def test_sequence_waiting_for_a_shared_prefix_takes_no_share() -> None:
     scheduler, runner = make_scheduler(n_cells=512, max_batch_tokens=16, n_ctx=128)
     for id in "ab":
         scheduler.submit(request(id, [1 + i % 9 for i in range(64)], client=id))

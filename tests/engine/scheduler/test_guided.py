@@ -64,7 +64,7 @@ def run(compiler: ConstraintCompiler, *requests: Request, **options: Any) -> Out
         scheduler.close()
 
 
-def test_guided_and_unguided_sessions_in_one_batch(compiler: ConstraintCompiler) -> None:
+def test_constrained_and_free_sessions_share_a_batch(compiler: ConstraintCompiler) -> None:
     patterns = {"a": "[a-f]{3}", "b": "(ab|ba)+c", "c": "x[yz]*"}
     free = {
         f"f{i}": request(f"f{i}", [3 + i, 9, 12], params=params(temperature=1.0, seed=i)) for i in range(3)
@@ -88,7 +88,7 @@ def test_guided_and_unguided_sessions_in_one_batch(compiler: ConstraintCompiler)
     assert outcome.finish("a") is FinishReason.STOP
 
 
-def test_it_ends_where_nothing_can_follow(compiler: ConstraintCompiler) -> None:
+def test_constrained_session_ends_where_nothing_can_follow(compiler: ConstraintCompiler) -> None:
     outcome = run(compiler, guided("a", "abc"))
     assert text(outcome.tokens["a"]) == "abc"
     assert EOG not in outcome.tokens["a"]
@@ -96,7 +96,7 @@ def test_it_ends_where_nothing_can_follow(compiler: ConstraintCompiler) -> None:
     assert outcome.last["a"].timings.predicted_n == len(outcome.tokens["a"])
 
 
-def test_it_may_end_where_the_text_is_complete(compiler: ConstraintCompiler) -> None:
+def test_constrained_session_may_end_where_the_text_is_complete(compiler: ConstraintCompiler) -> None:
     """The model ends some texts at once, and goes on with others, as it likes."""
     ends = set()
     for seed in range(40):
@@ -109,7 +109,7 @@ def test_it_may_end_where_the_text_is_complete(compiler: ConstraintCompiler) -> 
     assert ends == {FinishReason.STOP, FinishReason.LENGTH}
 
 
-def test_max_tokens_ends_it_before(compiler: ConstraintCompiler) -> None:
+def test_max_tokens_ends_a_constrained_session_early(compiler: ConstraintCompiler) -> None:
     outcome = run(compiler, guided("a", "abcdef", params=params(2)))
     assert outcome.finish("a") is FinishReason.LENGTH
     assert "abcdef".startswith(text(outcome.tokens["a"]))
@@ -117,7 +117,7 @@ def test_max_tokens_ends_it_before(compiler: ConstraintCompiler) -> None:
 
 @pytest.mark.parametrize("pattern", ["abc", "", "(ab)?"])
 @pytest.mark.parametrize("fields", [{"ignore_eos": True}, {"min_tokens": 9}])
-def test_no_end_is_put_off_where_nothing_can_follow(
+def test_min_tokens_does_not_extend_a_text_that_nothing_can_follow(
     compiler: ConstraintCompiler, pattern: str, fields: dict[str, Any]
 ) -> None:
     outcome = run(compiler, guided("a", pattern, params=params(**fields)))
@@ -128,7 +128,7 @@ def test_no_end_is_put_off_where_nothing_can_follow(
         assert text(outcome.tokens["a"]) == "ab"
 
 
-def test_ends_are_put_off_where_something_can(compiler: ConstraintCompiler) -> None:
+def test_min_tokens_extends_a_text_that_can_continue(compiler: ConstraintCompiler) -> None:
     outcome = run(compiler, guided("a", "[a-z]*", params=params(9, ignore_eos=True)))
     assert outcome.finish("a") is FinishReason.LENGTH
     assert EOG not in outcome.tokens["a"]
@@ -205,7 +205,9 @@ def test_while_its_constraint_compiles_a_session_waits_and_others_run() -> None:
     scheduler.close()
 
 
-def test_what_may_happen_while_it_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cancel_pause_deadline_and_timeout_while_compiling_are_handled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     pending = Pending()
     scheduler, _ = make_scheduler(guides=guides(pending))
     for id in ("cancelled", "paused", "late"):
@@ -237,14 +239,14 @@ def test_a_resumed_session_continues_as_if_uninterrupted(compiler: ConstraintCom
     assert again.finish("a") is whole.finish("a")
 
 
-def test_resumed_after_its_last_token(compiler: ConstraintCompiler) -> None:
+def test_session_resumed_after_its_last_token_ends(compiler: ConstraintCompiler) -> None:
     tokens = run(compiler, guided("a", "abc")).tokens["a"]
     outcome = run(compiler, guided("a", "abc", generated=tokens))
     assert outcome.finish("a") is FinishReason.STOP
     assert outcome.tokens["a"] == []
 
 
-def test_resumed_with_what_cannot_be(compiler: ConstraintCompiler) -> None:
+def test_session_resumed_with_tokens_outside_the_constraint_fails(compiler: ConstraintCompiler) -> None:
     outcome = run(compiler, guided("a", "abc", generated=[9]))
     assert outcome.finish("a") is FinishReason.ERROR
     assert outcome.last["a"].unmet
@@ -268,7 +270,7 @@ def test_preempted_sessions_keep_their_place(compiler: ConstraintCompiler) -> No
     scheduler.close()
 
 
-def test_too_little_memory_for_another_session(compiler: ConstraintCompiler) -> None:
+def test_constrained_session_survives_anothers_lack_of_memory(compiler: ConstraintCompiler) -> None:
     scheduler, runner = make_scheduler(guides=guides(compiler))
     scheduler.submit(guided("a", "[a-z]{9}"))
     scheduler.submit(request("b", list(range(3, 30))))
@@ -279,7 +281,7 @@ def test_too_little_memory_for_another_session(compiler: ConstraintCompiler) -> 
     scheduler.close()
 
 
-def test_without_guides_nothing_is_left_unconstrained() -> None:
+def test_scheduler_without_guides_refuses_constraints() -> None:
     scheduler, _ = make_scheduler()
     with pytest.raises(ConfigError, match="does not support constraints"):
         scheduler.submit(guided("a", "x"))
@@ -311,7 +313,7 @@ def test_a_budget_that_is_not_spent_changes_nothing(compiler: ConstraintCompiler
     assert run(compiler, one).tokens["a"] == MODEL.continuation(PROMPT, one.params, 64)[0]
 
 
-def test_the_constraint_begins_behind_the_block(compiler: ConstraintCompiler) -> None:
+def test_constraint_begins_after_the_reasoning_block(compiler: ConstraintCompiler) -> None:
     for seed in range(8):
         fields = {"opened": True, "budget": 4}
         one = thinking("a", fields, "(ab|ba)c", params=params(20, temperature=1.0, seed=seed))
@@ -338,7 +340,7 @@ def test_the_model_may_open_the_block_or_not(compiler: ConstraintCompiler) -> No
     assert 0 < opened < 60
 
 
-def test_a_resumed_block(compiler: ConstraintCompiler) -> None:
+def test_resumed_session_continues_inside_its_reasoning_block(compiler: ConstraintCompiler) -> None:
     one = thinking("a", {"opened": True, "budget": 3}, "(ab|ba)[a-d]{3}")
     tokens = run(compiler, one).tokens["a"]
     for n in range(1, len(tokens)):
@@ -347,7 +349,7 @@ def test_a_resumed_block(compiler: ConstraintCompiler) -> None:
         assert tokens[:n] + again.tokens["a"] == tokens
 
 
-def test_blocks_that_cannot_be_followed_are_refused(compiler: ConstraintCompiler) -> None:
+def test_reasoning_block_that_cannot_be_followed_is_refused(compiler: ConstraintCompiler) -> None:
     scheduler, _ = make_scheduler(guides=guides(compiler))
     with pytest.raises(ConfigError, match="open it"):
         scheduler.submit(thinking("a", {}))
@@ -359,7 +361,9 @@ def test_blocks_that_cannot_be_followed_are_refused(compiler: ConstraintCompiler
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_other_requests_and_drafts_change_no_text(compiler: ConstraintCompiler, seed: int) -> None:
+def test_constrained_text_beside_other_requests_and_drafts_is_unchanged(
+    compiler: ConstraintCompiler, seed: int
+) -> None:
     chance = random.Random(seed)
     patterns = ["[a-z]{1,12}", "(ab|ba)*", "[x-z]+", "a{3}|b*", None]
     requests = []

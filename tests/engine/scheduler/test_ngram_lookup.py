@@ -83,7 +83,7 @@ def test_chances_are_learned_from_every_token_also_without_drafts() -> None:
 
 @examples(200)
 @given(FEW, st.integers(1, 60))
-def test_a_match_is_as_long_as_it_says(tokens: list[int], n_prompt: int) -> None:
+def test_match_length_is_the_actual_length(tokens: list[int], n_prompt: int) -> None:
     lookup = followed(tokens, min(n_prompt, len(tokens)))
     n = lookup.match_length
     assert 0 <= lookup.chance(0) <= 1 or not n
@@ -97,7 +97,7 @@ def test_a_match_is_as_long_as_it_says(tokens: list[int], n_prompt: int) -> None
 
 @examples(200)
 @given(FEW)
-def test_what_repeats_itself_is_matched(tokens: list[int]) -> None:
+def test_repetitive_text_is_matched(tokens: list[int]) -> None:
     """A match of four tokens or more is not missed, but for n-grams that have the same hash.
 
     In the largest table those of four different tokens have none in common.

@@ -35,7 +35,7 @@ def test_limit_fills_a_step_to_its_stretch() -> None:
     assert measured(decode_ms=10.0, token_ms=0.1).limit(1) == whole((STRETCH - 1) * 10.0 / 0.1)
 
 
-def test_limit_on_a_slow_machine_lets_prompts_continue() -> None:
+def test_limit_on_a_slow_machine_is_positive() -> None:
     assert measured(decode_ms=10.0, token_ms=9.0).limit(1) == SMALLEST_CHUNK
 
 
@@ -55,21 +55,21 @@ def test_limit_after_many_mixed_steps_measures_a_step_without_prompts() -> None:
     assert pace.limit(1)
 
 
-def test_limit_where_tokens_cost_next_to_nothing_is_a_number() -> None:
+def test_limit_with_nearly_free_tokens_is_finite() -> None:
     pace = PrefillPace()
     pace.measured(0, 100, 1e-300)
     pace.measured(1, 0, 1e100)
     assert pace.limit(1)
 
 
-def test_measured_short_prompts_alone_say_nothing() -> None:
+def test_measured_short_prompts_alone_set_no_limit() -> None:
     pace = measured(token_ms=0.1)
     pace.measured(0, 1, 50.0)
     assert pace.limit(1) == measured(token_ms=0.1).limit(1)
 
 
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 512), st.floats(0, 1e6)), max_size=80))
-def test_limit_whatever_was_measured_lets_prompts_continue(steps: list[tuple[int, int, float]]) -> None:
+def test_limit_is_positive_whatever_was_measured(steps: list[tuple[int, int, float]]) -> None:
     pace = PrefillPace()
     for step in steps:
         pace.measured(*step)

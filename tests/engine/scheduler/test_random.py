@@ -362,7 +362,7 @@ def test_contexts_and_windows_of_a_draft_model_shift_at_random(seed: int) -> Non
     Script(seed, drafts=True, by_model=True, windowed=seed % 3 > 0, shifts=seed % 3 < 2).run(40)
 
 
-def test_the_scripts_reach_what_they_are_for() -> None:
+def test_random_scripts_cover_every_event() -> None:
     """A script that never preempts, evicts or reuses would show nothing."""
     preemptions = evicted = cached = n_right = n_wrong = by_model = 0
     for seed in range(30):
@@ -379,7 +379,7 @@ def test_the_scripts_reach_what_they_are_for() -> None:
     assert min(evicted, cached, n_right, n_wrong, by_model) > 100
 
 
-def test_the_scripts_of_windows_reach_what_they_are_for() -> None:
+def test_random_scripts_with_windows_cover_every_event() -> None:
     """Sequences outgrow their windows, go on from checkpoints, and these give way."""
     outgrown = cached = evicted = 0
     for seed in range(10):

@@ -51,7 +51,7 @@ def perform(model: engine.Model, task):
     raise AssertionError("no result")
 
 
-def test_prefixes_are_found_with_the_same_salt_only(model):
+def test_prefix_is_reused_only_with_the_same_salt(model):
     n = len(PROMPT) - 1
     assert run(model, request("a", "x")) == [0]
     assert run(model, request("b", "x"), request("c", "y"), request("d", "")) == [n, 0, 0]
@@ -62,7 +62,7 @@ def test_sequences_that_run_together_share_within_a_salt(model):
     assert run(model, request("a", "x"), request("b", "y"), request("c", "y")) == [0, 0, len(PROMPT) - 1]
 
 
-def test_tasks_leave_and_find_prefixes_of_their_salt(model, tmp_path):
+def test_task_shares_prefixes_only_within_its_salt(model, tmp_path):
     n, file = len(PROMPT), str(tmp_path / "slot")
     perform(model, GetPromptLogprobs(PROMPT, 0, (), "x"))
     assert run(model, request("a", ""), request("b", "x")) == [0, n - 1]

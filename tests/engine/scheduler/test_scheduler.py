@@ -35,7 +35,7 @@ def greedy(**kwargs: object) -> InferenceParameters:
     return InferenceParameters(temperature=0.0, **kwargs)  # type: ignore[arg-type]
 
 
-def test_one_request_gives_the_models_text() -> None:
+def test_single_request_gives_the_models_text() -> None:
     scheduler, _ = make_scheduler()
     scheduler.submit(request("a", PROMPT))
     outcome = drain(scheduler)
@@ -71,7 +71,7 @@ def test_the_token_that_stops_is_emitted() -> None:
     ],
     ids=repr,
 )
-def test_where_it_ends(params: InferenceParameters) -> None:
+def test_request_ends_where_the_model_or_its_limits_say(params: InferenceParameters) -> None:
     scheduler, _ = make_scheduler()
     for n in range(1, 9):
         scheduler.submit(request(f"r{n}", [n] * n, params=params))
@@ -80,7 +80,7 @@ def test_where_it_ends(params: InferenceParameters) -> None:
         assert (outcome.tokens[f"r{n}"], outcome.finish(f"r{n}")) == MODEL.continuation([n] * n, params, 64)
 
 
-def test_no_more_than_the_context() -> None:
+def test_request_ends_when_the_context_is_full() -> None:
     scheduler, _ = make_scheduler(n_ctx=16)
     scheduler.submit(request("a", PROMPT, params=greedy(ignore_eos=True)))
     scheduler.submit(request("b", [3] * 15, params=greedy(ignore_eos=True, max_tokens=9)))
@@ -121,7 +121,7 @@ def test_requests_that_can_never_run_are_refused() -> None:
     scheduler.submit(request("a", [1]))  # the id is free again
 
 
-def test_limits_that_make_no_sense_are_refused() -> None:
+def test_invalid_limits_are_refused() -> None:
     runner = FakeRunner(64, 8)
     for parallel, n_ctx, message in (
         (0, 64, "must lie between 1 and"),
@@ -134,7 +134,7 @@ def test_limits_that_make_no_sense_are_refused() -> None:
             Scheduler(runner, CellPool(64), config, FakeSampler)
 
 
-def test_timings_tell_the_values_in_force() -> None:
+def test_timings_contain_the_effective_values() -> None:
     scheduler, _ = make_scheduler(max_batch_tokens=32)
     scheduler.submit(request("a", PROMPT, n_batch=4))
     scheduler.submit(request("b", PROMPT, n_batch=512))
@@ -191,7 +191,7 @@ def test_cancel_frees_everything_at_once() -> None:
     scheduler.check()
 
 
-def test_a_deadline_ends_it_wherever_it_is() -> None:
+def test_deadline_ends_a_request_in_any_state() -> None:
     scheduler, _ = make_scheduler(parallel=1)
     late, early = time.monotonic() * 1e3 + 1e6, time.monotonic() * 1e3 - 1
     scheduler.submit(request("runs", PROMPT, deadline_ms=late))
@@ -207,7 +207,7 @@ def test_a_deadline_ends_it_wherever_it_is() -> None:
     assert scheduler.next_deadline_ms is None
 
 
-def test_a_deadline_is_work_even_if_all_are_paused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deadline_counts_as_work_even_if_all_are_paused(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1.0
     monkeypatch.setattr("engine.scheduler.scheduler.monotonic", lambda: now)
     scheduler, _ = make_scheduler()
@@ -254,7 +254,7 @@ def test_a_paused_session_keeps_its_cells_and_its_text() -> None:
     assert not scheduler.resume("a")
 
 
-def test_nothing_to_do_while_all_are_paused() -> None:
+def test_scheduler_with_only_paused_requests_has_no_work() -> None:
     scheduler, runner = make_scheduler()
     scheduler.submit(request("a", PROMPT))
     scheduler.pause("a")
@@ -332,7 +332,7 @@ def test_requests_and_stats_list_what_is_running() -> None:
     assert stats.steps == 1  # a snapshot does not change
 
 
-def test_close_drops_everything() -> None:
+def test_close_drops_all_requests() -> None:
     scheduler, _ = make_scheduler(parallel=2)
     for n in range(4):
         scheduler.submit(request(f"r{n}", PROMPT))
@@ -344,7 +344,7 @@ def test_close_drops_everything() -> None:
     scheduler.check()
 
 
-def test_the_policy_needs_no_compiled_module() -> None:
+def test_scheduler_imports_no_compiled_module() -> None:
     code = (
         "import sys, engine.scheduler.scheduler, engine.scheduler.sequence, engine.scheduler.admission\n"
         "import engine.cache.prefix_cache, engine.cache.cell_pool\n"

@@ -79,12 +79,12 @@ def test_a_full_context_shifts_before_the_next_token() -> None:
         (99, [1, 2, 3, 11, 12, 13, 15, 16, 17]),  # at least four tokens do not stay
     ],
 )
-def test_the_first_tokens_stay(n_keep: int, left: list[int]) -> None:
+def test_context_shift_keeps_the_first_tokens(n_keep: int, left: list[int]) -> None:
     one = new(SHIFTING, [11, 12, 13, 14, 15, 16, 17], n_keep=n_keep)
     assert one.tokens.tolist() == left
 
 
-def test_a_resumed_stream_has_the_window_that_it_had() -> None:
+def test_resumed_stream_has_the_same_shifted_context() -> None:
     one, tokens = new(SHIFTING, []), list(range(11, 60))
     for i, token in enumerate(tokens):
         one.refit()
@@ -147,6 +147,8 @@ def test_timings_before_the_start_count_as_queueing() -> None:
         ({"prompt": [1] * 10}, ContextOverflowError, "10 tokens"),
     ],
 )
-def test_check_request_refuses(fields: dict[str, Any], error: type[Exception], message: str) -> None:
+def test_check_request_refuses_impossible_requests(
+    fields: dict[str, Any], error: type[Exception], message: str
+) -> None:
     with pytest.raises(error, match=message):
         check_request(Request(**{"id": "a", "prompt": [1], **fields}), n_vocab=40, n_ctx=10)

@@ -147,7 +147,7 @@ def test_a_draft_model_changes_no_token_and_no_probability(model: Model, drafted
     assert run(drafted, [resumed])["seeded"] == expected["seeded"][20:]
 
 
-def test_a_model_that_drafts_for_itself_is_right_but_for_chance(path: Path) -> None:
+def test_model_drafting_for_itself_has_all_drafts_accepted(path: Path) -> None:
     with load(path, path) as model:
         scheduler = model.scheduler()
         draft_always(scheduler)

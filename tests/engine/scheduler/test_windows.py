@@ -102,7 +102,7 @@ def test_a_long_chat_computes_its_new_tokens_and_matches_that_of_a_full_cache(
 
 
 @pytest.mark.parametrize("name", matrix(NAMES, QUICK.__contains__))
-def test_other_requests_eviction_and_preemption_change_no_bit(name: str) -> None:
+def test_logits_under_load_eviction_and_preemption_are_bit_identical(name: str) -> None:
     prompts = {str(i): prompt_of(name, 200)[3 * i : 40 * i + 40] for i in range(4)}
     with load(name, kv_cells=300, context_size=256, max_batch_tokens=24) as model:
         scheduler = model.scheduler()
@@ -117,7 +117,7 @@ def test_other_requests_eviction_and_preemption_change_no_bit(name: str) -> None
             assert answer(full, prompt, cache_prompt=False)[0] == outcome.tokens[id]
 
 
-def test_logits_match_those_of_a_full_cache_to_the_bit() -> None:
+def test_logits_are_bit_identical_to_a_full_caches() -> None:
     prompt = prompt_of("gemma3", 200)
     with load("gemma3") as model, load("gemma3", checkpoints=40) as full:
         collected = []

@@ -45,7 +45,7 @@ def test_hidden_states_match_those_of_transformers(name: str, flash_attn: str) -
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_other_requests_change_nothing(name: str) -> None:
+def test_embedding_beside_other_requests_is_unchanged(name: str) -> None:
     prompt, hidden = reference(name)
     inputs = [prompt[:40], prompt, prompt[60:61], prompt[3:99], prompt, prompt[:7]]
     with load(FOLDER / f"{name}.gguf", max_batch_tokens=256, context_size=200) as model:
@@ -72,7 +72,7 @@ def test_embed_pools_as_requested() -> None:
 
 
 @pytest.mark.parametrize("number", range(1, 4))
-def test_the_file_says_how_to_pool(number: int, tmp_path: Path) -> None:
+def test_default_pooling_is_the_files(number: int, tmp_path: Path) -> None:
     model = TinyModel.read(FOLDER / "bert.gguf")
     model.set("pooling_type", number)
     with load(model.write(tmp_path / "model.gguf")) as loaded:
@@ -194,7 +194,7 @@ MISTAKES: dict[str, tuple[str, Change]] = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_noticed(mistake: str, tmp_path: Path) -> None:
+def test_mistake_in_the_graph_is_detected(mistake: str, tmp_path: Path) -> None:
     name, change = MISTAKES[mistake]
     prompt, hidden = reference(name)
     model = TinyModel.read(FOLDER / f"{name}.gguf")
@@ -204,7 +204,7 @@ def test_a_mistake_is_noticed(mistake: str, tmp_path: Path) -> None:
     assert error(got, hidden) > (10 if mistake == "eps" else 100) * TOLERANCE
 
 
-def test_seeing_only_what_is_before_would_be_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_causal_attention_in_an_encoder_would_be_detected(monkeypatch: pytest.MonkeyPatch) -> None:
     prompt, hidden = reference("bert")
     with load(FOLDER / "bert.gguf") as model:
         alone = [model.embed(prompt[: n + 1], pooling="last", normalize=False) for n in range(3)]

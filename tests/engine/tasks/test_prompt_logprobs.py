@@ -47,7 +47,7 @@ def logprobs(model, tokens, top=0, runner=None):
     return tokens_with_logprobs(tokens, np.concatenate(parts))
 
 
-def test_they_match_those_of_the_softmax_of_each_position(model, batch):
+def test_logprobs_match_the_softmax_of_each_position(model, batch):
     tokens = model.tokenizer.encode(TEXT)
     actual = logprobs(model, tokens, top=3)
     assert [token.id for token in actual] == tokens[1:]
@@ -80,14 +80,14 @@ def test_ranks_are_places_in_the_order_of_all_log_probabilities(model, batch):
         assert (likeliest.index(token.id) + 1 == place) if place <= 20 else token.id not in likeliest
 
 
-def test_what_was_computed_is_found_by_the_next_session(model):
+def test_computed_prompt_is_reused_by_the_next_session(model):
     tokens = model.tokenizer.encode("A dog ran to the big red house")
     assert len(logprobs(model, tokens)) == len(tokens) - 1
     assert model.prefix.match(array("i", [*tokens, 5])).n == len(tokens)
     model.scheduler().check()
 
 
-def test_one_that_yields_its_cells_gives_the_same_result(model, batch):
+def test_prompt_that_yielded_its_cells_gives_the_same_result(model, batch):
     tokens = model.tokenizer.encode(TEXT)
     expected = logprobs(model, tokens, top=1)
     runner, parts = PromptLogprobsRunner(model), []
@@ -117,7 +117,7 @@ def test_streams_come_first_and_a_text_that_never_fits_fails(model):
     model.scheduler().check()
 
 
-def test_logits_that_are_not_numbers_leave_nothing(model, monkeypatch):
+def test_logits_that_are_not_finite_leave_nothing_in_the_cache(model, monkeypatch):
     tokens = model.tokenizer.encode("The sun was very hot and the bird was sad")
     broken = np.full(model.hp.n_vocab, np.nan, np.float32)
 
@@ -144,7 +144,7 @@ def test_a_prompt_without_log_probabilities_is_refused(model, tokens, error):
         logprobs(model, tokens)
 
 
-def test_equal_logits_go_by_id():
+def test_equal_logits_are_ranked_by_id():
     row = np.array([0, 3, 3, 1, 3, 2], np.float32)
     assert most_likely(row, 2).tolist() == [1, 2]
     assert most_likely(row, 4).tolist() == [1, 2, 4, 5]

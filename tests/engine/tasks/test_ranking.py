@@ -42,7 +42,7 @@ def test_scores_match_those_of_transformers(name: str, flash_attn: str) -> None:
 
 
 @pytest.mark.parametrize("name", RANKERS)
-def test_other_requests_change_nothing(name: str) -> None:
+def test_scores_beside_other_requests_are_unchanged(name: str) -> None:
     prompt, second, scores = reference(name)
     inputs = [prompt[:40], prompt, prompt[60:61], prompt]
     with load(FOLDER / f"{name}.gguf", max_batch_tokens=256, context_size=200) as model:
@@ -75,7 +75,7 @@ def test_rankers_embed_too() -> None:
         assert [len(data) for data in actual["a"]] == [4 * model.hp.n_embd] * 3
 
 
-def test_types_of_sentences_matter_where_there_are_two() -> None:
+def test_scores_depend_on_token_types_if_there_are_two() -> None:
     for name in RANKERS:
         prompt, second, scores = reference(name)
         with load(FOLDER / f"{name}.gguf") as model:
@@ -87,7 +87,7 @@ def test_types_of_sentences_matter_where_there_are_two() -> None:
                 assert error(alone, scores) < TOLERANCE
 
 
-def test_a_single_type_of_tokens_without_its_second_dimension(tmp_path: Path) -> None:
+def test_single_token_type_stored_as_a_vector_is_read(tmp_path: Path) -> None:
     prompt, second, scores = reference("xlm-roberta-rank")
     model = TinyModel.read(FOLDER / "xlm-roberta-rank.gguf")
     assert model.tensors["token_types.weight"].shape == (1, 32)
@@ -97,7 +97,7 @@ def test_a_single_type_of_tokens_without_its_second_dimension(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("left_out", ["cls.weight", "cls.output.weight"])
-def test_heads_of_one_layer(left_out: str, tmp_path: Path) -> None:
+def test_classification_head_of_one_layer_is_applied(left_out: str, tmp_path: Path) -> None:
     prompt, second, _ = reference("bert-rank")
     whole = TinyModel.read(FOLDER / "bert-rank.gguf")
     tensors = whole.tensors
@@ -142,7 +142,7 @@ MISTAKES = {
 
 @pytest.mark.parametrize("name", RANKERS)
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_noticed(mistake: str, name: str, tmp_path: Path) -> None:
+def test_mistake_in_the_graph_is_detected(mistake: str, name: str, tmp_path: Path) -> None:
     prompt, second, scores = reference(name)
     model = TinyModel.read(FOLDER / f"{name}.gguf")
     del model.tensors[MISTAKES[mistake]]

@@ -108,7 +108,7 @@ def test_a_small_job_does_not_wait_for_a_large_one() -> None:
         assert model.pool.n_free == model.pool.n_cells
 
 
-def test_what_is_refused_is_reported_and_the_rest_continues() -> None:
+def test_refused_task_is_reported_and_the_rest_continues() -> None:
     with load(LLAMA.path) as model:
         empty, odd, long, no_head, good = finish(
             model.tasks(),
@@ -154,7 +154,7 @@ def test_streams_that_need_the_cells_get_them(pooling: str) -> None:
         np.testing.assert_allclose(got[0], alone.ravel(), atol=2e-4)
 
 
-def test_save_restore_erase(tmp_path: Path) -> None:
+def test_slot_is_saved_restored_and_erased(tmp_path: Path) -> None:
     path = str(tmp_path / "a.bin")
     with load(LLAMA.path) as model:
         generated, end = stream(model, "a", PROMPT[:100], 20)
@@ -193,7 +193,7 @@ def test_shared_prefixes_are_not_erased() -> None:
         model.scheduler().check()
 
 
-def test_nothing_of_it_is_cached_any_more(tmp_path: Path) -> None:
+def test_save_of_a_partly_evicted_slot_saves_the_cached_part_or_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with load(LLAMA.path) as model:
         tasks = model.tasks()
@@ -315,7 +315,7 @@ sys.stdin.readline()
 
 
 @pytest.mark.e2e
-def test_a_kill_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
+def test_kill_during_a_save_leaves_the_old_file_or_the_new_one(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     with load(LLAMA.path) as model:
         stream(model, "old", PROMPT[:30], 4)
@@ -374,7 +374,7 @@ def test_a_restore_waits_while_streams_own_all_states(tmp_path: Path) -> None:
         assert "slots for recurrent states are in use" in failed.text
 
 
-def test_an_encoder_has_no_slots(tmp_path: Path) -> None:
+def test_slots_of_an_encoder_are_refused(tmp_path: Path) -> None:
     with engine.load(FOLDER / "bert.gguf", engine.ModelParameters(use_gpu=False, n_threads=1)) as model:
         saved, erased = finish(model.tasks(), SaveSlot(str(tmp_path / "a"), [5, 6]), EraseSlot([5, 6]))
         assert saved.kind == "ConfigError"

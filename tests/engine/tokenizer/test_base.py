@@ -33,7 +33,7 @@ def test_encode_adds_ends_when_the_file_or_the_kind_says_so(
     assert tokenizer.encode("a") == around
 
 
-def test_nothing_is_added_that_does_not_exist(tmp_path: Path) -> None:
+def test_encode_adds_no_special_token_that_does_not_exist(tmp_path: Path) -> None:
     tokenizer = byte_level(tmp_path / "v.gguf", {}, add_bos_token=True, add_eos_token=True)
     assert (tokenizer.add_bos, tokenizer.add_eos) == (False, False)
     assert tokenizer.encode("") == []
@@ -94,7 +94,7 @@ def test_tokens_outside_the_vocabulary_are_refused(token: int) -> None:
             call(token)
 
 
-def test_fewest_tokens_is_a_lower_bound() -> None:
+def test_min_tokens_is_a_lower_bound() -> None:
     for tokenizer in (load_tokenizer(STORIES), published("llama-spm"), published("phi-3")):
         for text in ("", "a", " " * 1000, "hello world " * 100, "é" * 100, "1 -" * 100_000):
             n = len(tokenizer.encode(text, add_special=False))
@@ -104,7 +104,9 @@ def test_fewest_tokens_is_a_lower_bound() -> None:
 
 
 @pytest.mark.parametrize("text", ["1 -" * 1_000_000, "😀" * 2_000_000, "<s>" * 1_000_000])
-def test_far_too_long_text_is_known_early(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+def test_min_tokens_of_a_far_too_long_text_stops_early(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str
+) -> None:
     """Without encoding more of it than it takes, also where one token may stand for a thousand characters."""
     tokenizer = byte_level(tmp_path / "v.gguf", {"x" * 1000: NORMAL, "<s>": CONTROL})
     seen: list[int] = []

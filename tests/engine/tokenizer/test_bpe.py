@@ -43,7 +43,7 @@ def cut(name: str, text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", every(3, ROUND_TRIP))
-def test_any_text_comes_back(name: str) -> None:
+def test_any_text_round_trips(name: str) -> None:
     tokenizer = published(name)
 
     @UNTIMED
@@ -54,7 +54,7 @@ def test_any_text_comes_back(name: str) -> None:
     check()
 
 
-def test_text_comes_back_composed_where_the_model_composes() -> None:
+def test_text_round_trips_composed_if_the_model_composes() -> None:
     tokenizer = published("qwen2")
 
     @UNTIMED
@@ -90,11 +90,11 @@ def test_text_comes_back_composed_where_the_model_composes() -> None:
         ("jais-2", "a" + " " * 9 + "b", ["a", " " * 8, " b"]),
     ],
 )
-def test_cut_of_a_text_gives_the_words(name: str, text: str, words: list[str]) -> None:
+def test_splitter_gives_the_words_of_a_text(name: str, text: str, words: list[str]) -> None:
     assert cut(name, text) == words
 
 
-def test_nothing_is_lost_in_cutting() -> None:
+def test_splitter_loses_no_text() -> None:
     names = {PRE_TOKENIZERS[name].patterns: name for name in PRE_TOKENIZERS}.values()
 
     @UNTIMED
@@ -132,7 +132,9 @@ def test_a_word_that_is_a_token_may_not_need_merges(tmp_path: Path, pre: str, pi
         ([], ["a", "b", "c"]),
     ],
 )
-def test_odd_merges_are_left_out(tmp_path: Path, merges: list[str], pieces: list[str]) -> None:
+def test_invalid_merges_are_ignored_with_a_warning(
+    tmp_path: Path, merges: list[str], pieces: list[str]
+) -> None:
     tokenizer = bpe(tmp_path / "v.gguf", ["ab", "bc", "|end|>"], merges)
     assert spelled(tokenizer, "abc") == pieces
 
@@ -151,7 +153,7 @@ def test_control_tokens_are_reached_by_parsing_only(tmp_path: Path) -> None:
     assert tokenizer.encode("a<|end|>", parse_special=True) == [ord("a"), tokenizer.eos_id]
 
 
-def test_unknown_way_to_cut_is_refused(tmp_path: Path) -> None:
+def test_unknown_pre_tokenizer_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedModelError, match=r"'nope' is not supported; supported are .*gpt-2"):
         bpe(tmp_path / "v.gguf", [], [], pre="nope")
 
@@ -209,7 +211,7 @@ HARD_FOR = ("deepseek-llm", "afmoe", "tiny_aya", "superbpe", "qwen2", "gpt-4o", 
 
 @pytest.mark.parametrize("text", HARD.values(), ids=HARD)
 @pytest.mark.parametrize("name", every(9, HARD_FOR))
-def test_hard_text_is_encoded(tmp_path: Path, name: str, text: str) -> None:
+def test_pathological_text_is_encoded_in_time(tmp_path: Path, name: str, text: str) -> None:
     """Quadratic time, in patterns or in ours, would take longer than a test may."""
     tokenizer = bpe(
         tmp_path / "v.gguf", ["aa", "aaaa", "ĠĠ", "ĠĠĠĠ"], ["a a", "aa aa", "Ġ Ġ", "ĠĠ ĠĠ"], pre=name

@@ -44,7 +44,7 @@ STOPS = st.lists(st.text(st.sampled_from("aab"), min_size=1, max_size=5), max_si
 
 @UNTIMED
 @given(split(st.binary(max_size=24) | st.text(max_size=8).map(str.encode)))
-def test_pieces_give_what_the_whole_gives(pieces: list[bytes]) -> None:
+def test_pieces_give_the_text_of_the_whole(pieces: list[bytes]) -> None:
     assert "".join(detokenize(pieces)) == b"".join(pieces).decode("utf-8", "replace")
 
 
@@ -61,15 +61,15 @@ def test_character_over_tokens_is_not_shown_early() -> None:
     assert detokenize([b"a" + llama[:1], llama[1:3], llama[3:] + b"b"]) == ["a", "", "🦙b", ""]
 
 
-def test_broken_tail_shows_at_the_end() -> None:
+def test_incomplete_character_at_the_end_is_replaced() -> None:
     assert detokenize([b"ok \xf0\x9f"]) == ["ok ", "\ufffd"]
 
 
-def test_broken_middle_shows_as_soon_as_it_is_known() -> None:
+def test_invalid_bytes_in_the_middle_are_replaced_as_soon_as_known() -> None:
     assert detokenize([b"\xf0\x9f", b"a", b"\xff"]) == ["", "\ufffda", "\ufffd", ""]
 
 
-def test_control_tokens_show_only_when_requested() -> None:
+def test_control_tokens_are_shown_only_when_requested() -> None:
     pieces = Pieces([b"hello"])
     assert [Detokenizer(pieces).push(i) for i in (-1, 0)] == ["", "hello"]
     assert Detokenizer(pieces, skip_special=False).push(-1) == "<s>"
@@ -80,7 +80,7 @@ def test_control_token_does_not_break_a_character() -> None:
     assert [detokenizer.push(i) for i in (0, -1, 1)] == ["", "", "é"]
 
 
-def test_detokenizer_starts_anew_after_flush() -> None:
+def test_detokenizer_after_flush_starts_a_new_text() -> None:
     detokenizer = Detokenizer(Pieces([b"\xc3", b"a"]))
     detokenizer.push(0)
     detokenizer.flush()
@@ -144,7 +144,9 @@ def test_no_more_is_held_back_than_could_become_a_stop(stops: list[str], text: s
         (["a" * 50], ["a" * 49, "b"], ("a" * 49 + "b", None)),
     ],
 )
-def test_stop_examples(stops: list[str], pieces: list[str], expected: tuple[str, str | None]) -> None:
+def test_stop_matcher_gives_the_expected_text(
+    stops: list[str], pieces: list[str], expected: tuple[str, str | None]
+) -> None:
     assert feed(stops, pieces) == expected
 
 
@@ -155,7 +157,7 @@ def test_held_back_text_comes_with_flush() -> None:
     assert matcher.push("p") == ("p", None)
 
 
-def test_many_long_stops_over_a_long_text() -> None:
+def test_many_long_stop_strings_take_linear_time() -> None:
     """Would take minutes if each string were searched after each character."""
     stops = ["a" * 1000 + chr(0x100 + i) for i in range(200)]
     text = "a" * 100_000

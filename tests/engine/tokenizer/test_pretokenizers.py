@@ -26,12 +26,12 @@ def starcoder() -> Iterator[GGUFFile]:
 
 
 @pytest.mark.parametrize("name", every(6, VECTORS))
-def test_vectors_of_pre_tokenizers(name: str, starcoder: GGUFFile) -> None:
+def test_pre_tokenizer_splits_as_in_the_published_vectors(name: str, starcoder: GGUFFile) -> None:
     tokenizer = BPETokenizer(starcoder, Vocabulary.from_gguf(starcoder), PRE_TOKENIZERS[name])
     for text, ids in VECTORS[name]:
         assert tokenizer.encode(text, add_special=False) == ids, repr(text)
 
 
-def test_vectors_cover_every_way_to_cut_byte_level_words() -> None:
+def test_vectors_cover_every_byte_level_pre_tokenizer() -> None:
     covered = {PRE_TOKENIZERS[name] for name in VECTORS}
     assert covered == {pre for pre in PRE_TOKENIZERS.values() if pre.byte_level}

@@ -53,7 +53,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @UNTIMED
 @given(added=TOKENS, text=st.text(st.sampled_from("<a> "), max_size=20), parse=st.booleans())
-def test_partition_of_any_text_is_the_slow_one(
+def test_partition_of_any_text_equals_the_slow_reference(
     file: Path, added: dict[str, int], text: str, parse: bool
 ) -> None:
     """Token after token, the longest first, is cut out of what is still text."""
@@ -84,7 +84,7 @@ def test_partition_of_megabytes_with_thousands_of_tokens_ends(tmp_path: Path) ->
     assert tokenizer.encode("<extra_7>" * 20_000, parse_special=True) == [256 + 7] * 20_000
 
 
-def test_phi_3_swallows_space_after_its_tokens() -> None:
+def test_phi_3_strips_space_after_its_tokens() -> None:
     """By the model's name; no key says so."""
     tokenizer = published("phi-3")
     ids = tokenizer.encode("<|user|>\n \n hi<|end|>\n<|assistant|>", add_special=False, parse_special=True)
@@ -93,7 +93,7 @@ def test_phi_3_swallows_space_after_its_tokens() -> None:
     assert [tokenizer.token_text(i) for i in ids] == ["<s>", "▁", "▁hi"]
 
 
-def test_mask_swallows_space_before_it(tmp_path: Path) -> None:
+def test_mask_token_strips_space_before_it(tmp_path: Path) -> None:
     tokenizer = byte_level(tmp_path / "v.gguf", {"<mask>": CONTROL}, pre="jina-v2-code")
     ids = tokenizer.encode("a \t<mask> b", parse_special=True)
     assert [tokenizer.token_text(i) for i in ids] == ["a", "<mask>", "Ġ", "b"]

@@ -43,7 +43,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @UNTIMED
 @given(scores=PIECES, texts=TEXTS)
-def test_merges_as_the_reference_does(file: Path, scores: dict[str, float], texts: list[str]) -> None:
+def test_merges_equal_the_references(file: Path, scores: dict[str, float], texts: list[str]) -> None:
     tokenizer = spm(file, scores, add_space_prefix=False)
     for text in texts:
         expected = []
@@ -55,7 +55,7 @@ def test_merges_as_the_reference_does(file: Path, scores: dict[str, float], text
 
 @UNTIMED
 @given(st.text(max_size=60))
-def test_real_vocabulary_merges_as_the_reference_does(text: str) -> None:
+def test_real_vocabulary_merges_equal_the_references(text: str) -> None:
     tokenizer = published("llama-spm")
     assert isinstance(tokenizer, SPMTokenizer)
     vocabulary = tokenizer.vocabulary
@@ -70,7 +70,7 @@ def test_real_vocabulary_merges_as_the_reference_does(text: str) -> None:
     assert tokenizer.decode(ids) == text.replace("▁", " ")
 
 
-def test_long_words_merge_in_reasonable_time_and_right() -> None:
+def test_long_words_merge_correctly_in_reasonable_time() -> None:
     """A quadratic merge would take minutes for each."""
     tokenizer = published("llama-spm")
     assert tokenizer.decode(tokenizer.encode("a" * 100_000)) == "a" * 100_000
@@ -94,7 +94,9 @@ def test_long_words_merge_in_reasonable_time_and_right() -> None:
         ({}, "<s>a", ["<s>", "▁", "<0x3C>", "<0x73>", "<0x3E>", "a"]),  # control tokens are not text
     ],
 )
-def test_what_surrounds_merging(tmp_path: Path, keys: dict, text: str, pieces: list[str]) -> None:
+def test_spaces_and_special_tokens_around_words_are_encoded(
+    tmp_path: Path, keys: dict, text: str, pieces: list[str]
+) -> None:
     tokenizer = spm(tmp_path / "v.gguf", {"a": -2.0, "▁": -3.0, "▁a": -1.0}, **keys)
     assert [tokenizer.token_text(i) for i in tokenizer.encode(text)] == pieces
 

@@ -41,7 +41,7 @@ def test_open_file_and_path_give_the_same() -> None:
     assert tokenizer.encode("a tale") == load_tokenizer(str(STORIES)).encode("a tale")
 
 
-def test_kinds_to_come_are_refused_by_name(tmp_path: Path) -> None:
+def test_unsupported_kinds_are_refused_by_name(tmp_path: Path) -> None:
     path = write(tmp_path / "model.gguf", "rwkv", ["a", "b"])
     with pytest.raises(UnsupportedModelError, match=r"tokenizer kind 'rwkv' is not supported; .*gpt2, llama"):
         load_tokenizer(path)
@@ -112,7 +112,7 @@ def vocabularies(draw: st.DrawFn) -> bytes:
     data=vocabularies(),
     text=st.text(max_size=20) | st.text(st.sampled_from("ab <>0x41s/|é日\n▁"), max_size=30),
 )
-def test_nonsense_is_refused_or_works(file: Path, data: bytes, text: str) -> None:
+def test_nonsense_vocabulary_is_refused_or_works(file: Path, data: bytes, text: str) -> None:
     file.write_bytes(data)
     try:
         tokenizer = load_tokenizer(file)

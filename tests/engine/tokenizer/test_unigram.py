@@ -68,7 +68,7 @@ def test_encode_of_any_text_matches_tokenizers(text: str) -> None:
         assert published(PUBLISHED).encode(text, add_special=False) == reference().encode(text).ids
 
 
-def test_what_a_text_begins_and_ends_with() -> None:
+def test_encode_adds_the_special_tokens_of_the_file() -> None:
     ours = published(PUBLISHED)
     assert ours.encode("") == [0, 2]
     assert ours.encode("a b")[0] == 0
@@ -78,7 +78,7 @@ def test_what_a_text_begins_and_ends_with() -> None:
     assert start == len(a) + 3
 
 
-def test_texts_come_back() -> None:
+def test_texts_round_trip() -> None:
     ours = published(PUBLISHED)
     for text in ("Hello world!", "日本語", "a, b"):
         assert ours.decode(ours.encode(text)) == text
@@ -94,7 +94,7 @@ def small(path: Path, pieces: dict[str, float] = PIECES, **keys: Any) -> Tokeniz
     return load_tokenizer(write(path / "model.gguf", "t5", list(pieces), **keys))
 
 
-def test_the_most_likely_pieces(tmp_path: Path) -> None:
+def test_encode_chooses_the_most_likely_pieces(tmp_path: Path) -> None:
     ours = small(tmp_path)
     assert ours.encode("aab") == [4, 6, 1]  # ▁a ab </s>
     assert ours.encode("ab", add_special=False) == [3, 6]  # rather than ▁a b
@@ -104,12 +104,12 @@ def test_the_most_likely_pieces(tmp_path: Path) -> None:
     assert ours.encode("</s>", add_special=False, parse_special=True) == [1]
 
 
-def test_pieces_that_reach_over_spaces(tmp_path: Path) -> None:
+def test_pieces_that_span_spaces_are_used(tmp_path: Path) -> None:
     ours = small(tmp_path, PIECES | {"a▁b": -0.5})
     assert ours.encode("a b", add_special=False) == [3, 8]
 
 
-def test_tokens_that_text_is_never_read_as(tmp_path: Path) -> None:
+def test_control_tokens_are_not_read_from_text(tmp_path: Path) -> None:
     types = [CONTROL, CONTROL, UNKNOWN, *[NORMAL] * 4, CONTROL]
     ours = small(tmp_path, types=types)
     assert ours.encode("b", add_special=False) == [3, 2]
@@ -117,14 +117,14 @@ def test_tokens_that_text_is_never_read_as(tmp_path: Path) -> None:
     assert small(tmp_path, types=types).encode("b", add_special=False) == [3, 7]
 
 
-def test_options_of_the_file(tmp_path: Path) -> None:
+def test_options_of_the_file_are_applied(tmp_path: Path) -> None:
     assert small(tmp_path, add_space_prefix=False).encode("ab") == [6, 1]
     spaced = small(tmp_path, remove_extra_whitespaces=False).encode("a  ", add_special=False)
     assert spaced == [4, 3, 3]
     assert small(tmp_path, add_eos_token=False, add_bos_token=True, bos_token_id=0).encode("ab") == [0, 3, 6]
 
 
-def test_what_is_refused(tmp_path: Path) -> None:
+def test_invalid_vocabulary_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="scores"):
         load_tokenizer(
             write(tmp_path / "a.gguf", "t5", list(PIECES), types=[CONTROL, CONTROL, UNKNOWN] + [NORMAL] * 5)
@@ -145,13 +145,13 @@ def try_map(path: Path, data: bytes, text: str) -> None:
 
 
 @pytest.mark.parametrize("n", [1, 3, 4, 5, 100, 5000, 200_000])
-def test_a_map_of_characters_that_ends_early(n: int, tmp_path: Path) -> None:
+def test_truncated_character_map_is_refused(n: int, tmp_path: Path) -> None:
     try_map(tmp_path, charsmap()[:n], "".join(map(chr, range(32, 3000))))
 
 
 @examples(25)
 @given(st.integers(0, 2**18), st.integers(0, 255), st.text(max_size=20))
-def test_a_map_of_characters_with_a_wrong_byte(
+def test_damaged_character_map_is_refused_or_used_safely(
     tmp_path_factory: Any, place: int, value: int, text: str
 ) -> None:
     data = bytearray(charsmap())

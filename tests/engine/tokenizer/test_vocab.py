@@ -36,12 +36,14 @@ def eog(tokenizer: Tokenizer) -> set[str]:
         ({}, {}, set()),
     ],
 )
-def test_what_ends_generation(tmp_path: Path, added: dict[str, int], keys: dict, expected: set[str]) -> None:
+def test_end_of_generation_tokens_are_found_by_id_and_text(
+    tmp_path: Path, added: dict[str, int], keys: dict, expected: set[str]
+) -> None:
     tokenizer = byte_level(tmp_path / "v.gguf", added, **keys)
     assert eog(tokenizer) == expected
 
 
-def test_published_ends_of_generation() -> None:
+def test_end_of_generation_tokens_of_published_vocabularies_are_found() -> None:
     assert eog(published("phi-3")) == {"<|endoftext|>", "<|end|>", "</s>"}
     assert eog(load_tokenizer(published_path("starcoder"))) == {"<|endoftext|>", "<fim_pad>"}
 
@@ -55,7 +57,7 @@ def test_tokens_known_by_text_become_control_tokens(tmp_path: Path) -> None:
     assert tokenizer.token_bytes(257) == b"<|channel|>"  # a client must see it
 
 
-def test_ids_by_name(tmp_path: Path) -> None:
+def test_special_ids_are_found_by_name(tmp_path: Path) -> None:
     added = {"<b>": CONTROL, "<e>": CONTROL, "<p>": CONTROL, "<|fim_middle|>": CONTROL, "<x>": CONTROL}
     keys = {"bos_token_id": 256, "eos_token_id": 257, "padding_token_id": 258, "prefix_token_id": 260}
     tokenizer = byte_level(tmp_path / "v.gguf", added, **keys)

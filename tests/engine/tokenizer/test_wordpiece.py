@@ -111,7 +111,7 @@ def test_words_too_long_are_unknown(lowercase: bool, folder: Path) -> None:
     assert tokenizer.encode("a" * 101) == [2, 1, 3]
 
 
-def test_the_ends_are_those_that_the_file_asks_for(tmp_path: Path) -> None:
+def test_encode_adds_the_special_tokens_that_the_file_asks_for(tmp_path: Path) -> None:
     assert ours(tmp_path / "a.gguf").encode("") == [2, 3]
     assert ours(tmp_path / "b.gguf", add_sep_token=False).encode("the") == [2, 5]
     assert ours(tmp_path / "c.gguf", add_bos_token=False).encode("the") == [5, 3]
@@ -119,7 +119,7 @@ def test_the_ends_are_those_that_the_file_asks_for(tmp_path: Path) -> None:
     assert ours(tmp_path / "e.gguf").encode("the [SEP]", parse_special=True) == [2, 5, 3, 3]
 
 
-def test_text_comes_back_word_by_word(folder: Path) -> None:
+def test_text_round_trips_word_by_word(folder: Path) -> None:
     tokenizer, _ = pair(True, folder)
     assert tokenizer.decode(tokenizer.encode("The  unaffable\tABC !")) == "the unaffable abc !"
 
