@@ -53,7 +53,7 @@ DATES = {
     "server/api/openai/responses/formatter.py",
     "server/app.py",
     "server/chat/template/render.py",
-    "server/chat/template/environment.py",
+    "server/chat/template/child.py",
     "server/generation/job.py",
     "server/metrics/traces.py",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine, Iterator, MutableMapping
 from dataclasses import dataclass
@@ -10,11 +11,35 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import ModelError
-from server.registry.changes import Changes
 from server.registry.memory import memory_use
 from server.registry.served_model import NO_MEMORY, Residency, ServedModel
 from server.worker.engine import Engine
 from server.worker.errors import LoadFailed
+
+
+class Changes:
+    """Each `notify` wakes every task that is waiting at that moment.
+
+    n_waiting: the number of waiting tasks.
+    """
+
+    def __init__(self) -> None:
+        self.n_waiting = 0
+        self._next = asyncio.Event()
+
+    def notify(self) -> None:
+        self._next.set()
+        self._next = asyncio.Event()
+
+    async def wait(self, timeout_s: float | None = None) -> None:
+        """Wait until the next change, or until the time is up."""
+        self.n_waiting += 1
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._next.wait(), timeout_s)
+        finally:
+            self.n_waiting -= 1
+
 
 log = logging.getLogger("ggserve")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType, TracebackType
 from typing import Any
 
 from engine.config import InferenceSessionConfig
@@ -22,7 +24,31 @@ from server.chat.request import ChatInput, ReasoningOptions
 from server.chat.template.render import TemplateFailed
 from server.chat.template.special_tokens import special_tokens_of
 from server.terminal.backend import AnswerFailed, Message, Piece
-from server.terminal.interrupt import DeferredInterrupt
+
+
+class DeferredInterrupt:
+    """Within its `with` block, the only effect of Ctrl-C is that the next `check` raises KeyboardInterrupt.
+
+    For the main thread only.
+    """
+
+    def __enter__(self) -> DeferredInterrupt:
+        self._pending = False
+        self._before = signal.signal(signal.SIGINT, self._remember)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        signal.signal(signal.SIGINT, self._before)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        self._pending = True
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if Ctrl-C was pressed."""
+        if self._pending:
+            raise KeyboardInterrupt
 
 
 @dataclass(frozen=True)

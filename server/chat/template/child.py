@@ -9,15 +9,67 @@ from __future__ import annotations
 import gc
 import pickle
 import sys
+from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import Template
+from jinja2 import Template, nodes
 from jinja2.exceptions import SecurityError, TemplateError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import SandboxedEnvironment
 
+from engine import exact_json
 from server.chat.template.answer_kinds import FAILED, RENDERED
-from server.chat.template.environment import chat_environment
 from server.sandbox.child import connect, limit_memory, serve
+
+
+class _Generation(Extension):
+    """{% generation %} … {% endgeneration %} encloses the assistant's text. It is rendered as its content."""
+
+    tags = {"generation"}  # noqa: RUF012 - the base class declares it so
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def chat_environment() -> SandboxedEnvironment:
+    """The environment, set up as in `transformers`, without a loader: a template cannot include another one.
+
+    Unlike there, templates may change their own lists, as Kimi K2's does and llama.cpp allows; no other
+    rendering sees the change. Jinja's sandbox keeps a template from reaching the system, but not from running
+    forever or filling memory; this process does.
+    """
+    environment = SandboxedEnvironment(
+        trim_blocks=True, lstrip_blocks=True, extensions=[loopcontrols, _Generation]
+    )
+    environment.filters |= {"tojson": _tojson, "split": str.split}
+    del environment.filters["attr"]  # of use for escapes only
+    environment.globals |= {"raise_exception": _raise_exception, "strftime_now": _strftime_now}
+    return environment
+
+
+def _raise_exception(message: str) -> None:
+    """The function with which a template refuses a conversation."""
+    raise TemplateError(str(message)[:500])
+
+
+def _strftime_now(format: str) -> str:
+    return datetime.now().strftime(format)
+
+
+def _tojson(
+    value: Any,
+    ensure_ascii: bool = False,
+    indent: int | str | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    return exact_json.write(
+        value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
+    )
+
 
 MEMORY = 1 << 29
 MAX_OUTPUT = 1 << 24  # characters

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from server.registry.loader import Capacity
+from server.registry.loader import Capacity, Changes
 from server.worker.errors import LoadFailed
 from support.fakes.registry import Models, settle
 
@@ -165,3 +165,23 @@ async def test_a_file_that_is_not_a_model_evicts_no_other():
     with pytest.raises(LoadFailed, match="is not a GGUF file"):
         await models.use("b")
     assert models.states() == "a ready, b failed"
+
+
+pytestmark = pytest.mark.asyncio
+
+
+async def test_everyone_who_waits_is_woken_once():
+    changes = Changes()
+    waiting = [asyncio.create_task(changes.wait()) for _ in range(3)]
+    await asyncio.sleep(0)
+    changes.notify()
+    await asyncio.gather(*waiting)
+    later = asyncio.create_task(changes.wait())
+    await asyncio.sleep(0)
+    assert not later.done()
+    changes.notify()
+    await later
+
+
+async def test_waiting_ends_with_its_time():
+    await Changes().wait(0.0)

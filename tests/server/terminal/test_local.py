@@ -13,7 +13,7 @@ from engine.engine import Model, load
 from engine.errors import ConfigError, ModelError
 from engine.types import InferenceParameters
 from server.terminal.backend import AnswerFailed, Message, Piece
-from server.terminal.local import ChatOptions, LocalModel
+from server.terminal.local import ChatOptions, DeferredInterrupt, LocalModel
 
 MODEL = Path(__file__).parents[3] / "models" / "stories.gguf"
 GREEDY = InferenceParameters(temperature=0.0, max_tokens=24)
@@ -147,3 +147,21 @@ def test_a_template_that_cannot_be_used_is_an_error_with_advice(monkeypatch: pyt
             ConfigError, match=r"no chat template.*--chat-template FILE.*ggserve infer -p TEXT"
         ):
             LocalModel(model, "stories", ChatOptions(params=GREEDY))
+
+
+def test_ctrl_c_has_its_effect_at_the_next_check() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with DeferredInterrupt() as interrupt:
+        interrupt.check()
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            interrupt.check()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_the_former_handler_is_back_after_an_error() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(ValueError, match="x"), DeferredInterrupt():
+        raise ValueError("x")
+    assert signal.getsignal(signal.SIGINT) is before

@@ -8,8 +8,7 @@ from fastapi import Request, Response
 
 from server.api.common.replies.native_completion import decoded_prompts
 from server.api.llama_server.completion.formatter import NativeFormatter
-from server.api.llama_server.completion.infill import parse_infill
-from server.api.llama_server.completion.parser import parse_completion, parse_options
+from server.api.llama_server.completion.parser import parse_completion, parse_infill, parse_options
 from server.api.llama_server.completion.schema import InfillRequest, NativeFields, NativeReply, NativeRequest
 from server.dependencies import ContextDep
 from server.generation.job import Job
