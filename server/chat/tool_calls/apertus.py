@@ -24,9 +24,7 @@ class ApertusCallParser(MarkedJsonCallParser):
 class ApertusFormat(JsonToolCallFormat):
     name = "apertus"
     syntax = JsonSyntax(CallFrame("<|tools_prefix|>", "[", ", ", "]<|tools_suffix|>"))
-
-    def detects(self, source: str) -> bool:
-        return self.syntax.frame.opener in source
+    template_has = (syntax.frame.opener,)
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return ApertusCallParser(self.syntax, options.names, new_id, options.limit)

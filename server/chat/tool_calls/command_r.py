@@ -10,6 +10,7 @@ class CommandRFormat(JsonToolCallFormat):
     """Command R7B and later."""
 
     name = "command-r"
+    template_has = ("<|START_ACTION|>",)
     syntax = JsonSyntax(
         CallFrame("<|START_ACTION|>", "[\n    ", ",\n    ", "\n]<|END_ACTION|>"),
         name_key="tool_name",
@@ -18,19 +19,14 @@ class CommandRFormat(JsonToolCallFormat):
         ignored=("<|START_RESPONSE|>", "<|END_RESPONSE|>", "<|START_TEXT|>", "<|END_TEXT|>"),
     )
 
-    def detects(self, source: str) -> bool:
-        return "<|START_ACTION|>" in source
-
 
 class CommandRPlusFormat(JsonToolCallFormat):
     """Command R and R+ (2024)."""
 
     name = "command-r-plus"
+    template_has = ("Action:", '"tool_name"')
     syntax = JsonSyntax(
         CallFrame("Action:", "```json\n[\n    ", ",\n    ", "\n]```"),
         name_key="tool_name",
         arguments_key="parameters",
     )
-
-    def detects(self, source: str) -> bool:
-        return "Action:" in source and '"tool_name"' in source

@@ -16,29 +16,27 @@ class DeepSeekR1Format(NamedToolCallFormat):
     """R1, its distillations, and V3 before August 2025."""
 
     name = "deepseek-r1"
+    template_has = (_BEGIN, "```json")
     syntax = NamedSyntax(
         CallFrame(_SECTION, _FUNCTION, f"\n```{_END}\n{_FUNCTION}", f"\n```{_END}{_SECTION_END}"),
         "\n```json\n",
     )
-
-    def detects(self, source: str) -> bool:
-        return _BEGIN in source and "```json" in source
 
 
 class DeepSeekV31Format(NamedToolCallFormat):
     """V3.1."""
 
     name = "deepseek-v3.1"
+    template_has = (_BEGIN,)
+    template_lacks = ("```json",)
     syntax = NamedSyntax(CallFrame(_SECTION, _BEGIN, _END + _BEGIN, _END + _SECTION_END), "<｜tool▁sep｜>")
-
-    def detects(self, source: str) -> bool:
-        return _BEGIN in source and "```json" not in source
 
 
 class DeepSeekV32Format(TaggedToolCallFormat):
     """V3.2 and V4, which say for each argument whether it is a string or JSON."""
 
     name = "deepseek-v3.2"
+    template_has: tuple[str, ...] = ("｜DSML｜", "function_calls>")
 
     def __init__(self, section: str = "function_calls") -> None:
         last = f"</｜DSML｜invoke>\n</｜DSML｜{section}>"
@@ -52,15 +50,11 @@ class DeepSeekV32Format(TaggedToolCallFormat):
             '" string="false">',
         )
 
-    def detects(self, source: str) -> bool:
-        return "｜DSML｜" in source and "function_calls>" in source
-
 
 class DeepSeekV4Format(DeepSeekV32Format):
     name = "deepseek-v4"
+    template_has = ("｜DSML｜",)
+    template_lacks = ("function_calls>",)
 
     def __init__(self) -> None:
         super().__init__("tool_calls")
-
-    def detects(self, source: str) -> bool:
-        return "｜DSML｜" in source and "function_calls>" not in source

@@ -25,10 +25,9 @@ _AGAIN, _ALL = ">>>", "all\n"
 
 class FunctionaryFormat(NamedToolCallFormat):
     name = "functionary"
+    template_has = ("<function=", "</function>")
+    template_lacks = ("<parameter=",)
     syntax = NamedSyntax(CallFrame("<function=", again="</function><function=", last="</function>"), ">")
-
-    def detects(self, source: str) -> bool:
-        return "<function=" in source and "</function>" in source and "<parameter=" not in source
 
 
 class Functionary32Parser(JsonCallParser):

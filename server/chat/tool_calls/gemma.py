@@ -136,10 +136,8 @@ class GemmaRules(BracketRules):
 
 class GemmaFormat(ToolCallFormat):
     name = "gemma"
+    template_has = ("<|tool_call>call:",)
     markers = (_FRAME.opener, "<tool_call|>", _QUOTE)
-
-    def detects(self, source: str) -> bool:
-        return "<|tool_call>call:" in source
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return GemmaCallParser(options.names, new_id, options.limit)

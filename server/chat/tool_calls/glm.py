@@ -8,6 +8,7 @@ from server.chat.tool_calls.tool_call_format import CallFrame
 
 class GlmFormat(TaggedToolCallFormat):
     name = "glm"
+    template_has = ("<tool_call>", "<arg_key>")
     syntax = TaggedSyntax(
         CallFrame("<tool_call>", "", "</tool_call>\n<tool_call>", "</tool_call>"),
         "\n",
@@ -15,9 +16,6 @@ class GlmFormat(TaggedToolCallFormat):
         "</arg_key>\n<arg_value>",
         "</arg_value>\n",
     )
-
-    def detects(self, source: str) -> bool:
-        return "<tool_call>" in source and "<arg_key>" in source
 
 
 class Hunyuan3Format(TaggedToolCallFormat):

@@ -8,7 +8,5 @@ from server.chat.tool_calls.tool_call_format import CallFrame
 
 class GraniteFormat(JsonToolCallFormat):
     name = "granite"
+    template_has = ("<|tool_call|>", "<|end_of_role|>")
     syntax = JsonSyntax(CallFrame("<|tool_call|>", "[", ", ", "]"))
-
-    def detects(self, source: str) -> bool:
-        return "<|tool_call|>" in source and "<|end_of_role|>" in source

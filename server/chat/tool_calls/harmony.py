@@ -81,11 +81,9 @@ class HarmonyParser(StreamingParser):
 
 class HarmonyFormat(WholeAnswerFormat):
     name = "harmony"
+    template_has = (_CHANNEL, _MESSAGE)
     grammar_has_reasoning = True
     markers = (_CHANNEL, _MESSAGE, _START, "<|constrain|>", *_ENDS)
-
-    def detects(self, source: str) -> bool:
-        return _CHANNEL in source and _MESSAGE in source
 
     def new_answer_parser(
         self, options: ToolOptions | None, new_id: Callable[[], str], prompt: str, raw: bool

@@ -5,12 +5,9 @@ from __future__ import annotations
 from server.chat.tool_calls.json_calls import JsonSyntax, JsonToolCallFormat
 from server.chat.tool_calls.tool_call_format import CallFrame
 
-_OTHERS = ("<function=", "<arg_key>", "<invoke", "<tool_calls>")  # other formats with this marker
-
 
 class HermesFormat(JsonToolCallFormat):
     name = "hermes"
+    template_has = ("<tool_call>",)
+    template_lacks = ("<function=", "<arg_key>", "<invoke", "<tool_calls>")  # other formats' markers
     syntax = JsonSyntax(CallFrame("<tool_call>", "\n", "\n</tool_call>\n<tool_call>\n", "\n</tool_call>"))
-
-    def detects(self, source: str) -> bool:
-        return "<tool_call>" in source and not any(marker in source for marker in _OTHERS)

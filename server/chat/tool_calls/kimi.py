@@ -26,9 +26,7 @@ class KimiFormat(NamedToolCallFormat):
         CallFrame("<|tool_calls_section_begin|>", _BEGIN, _END + _BEGIN, f"{_END}<|tool_calls_section_end|>"),
         "<|tool_call_argument_begin|>",
     )
-
-    def detects(self, source: str) -> bool:
-        return self.syntax.frame.opener in source
+    template_has = (syntax.frame.opener,)
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return KimiCallParser(self.syntax, options.names, new_id, options.limit)

@@ -72,11 +72,9 @@ class KimiK3Parser(SectionsParser):
 
 class KimiK3Format(SectionsFormat):
     name = "kimi-k3"
+    template_has = ("Kimi K3", _OPEN)
     sections = _SECTIONS
     markers = (_OPEN, _CLOSE, _SEP)
-
-    def detects(self, source: str) -> bool:
-        return "Kimi K3" in source and _OPEN in source
 
     def parser(self, before: str, raw: bool, tools: tuple[Tool, ...], *args: Any) -> StreamingParser:
         return KimiK3Parser(_SECTIONS, before, raw, [tool.name for tool in tools], *args)

@@ -44,10 +44,8 @@ class Llama3CallParser(UnmarkedCallParser):
 
 class Llama3Format(ToolCallFormat):
     name = "llama3"
+    template_has = ("<|start_header_id|>", '"parameters": ')
     markers = (_TAG,)
-
-    def detects(self, source: str) -> bool:
-        return "<|start_header_id|>" in source and '"parameters": ' in source
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return Llama3CallParser(options.names, new_id, options.limit)

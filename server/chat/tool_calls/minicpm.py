@@ -8,6 +8,7 @@ from server.chat.tool_calls.tool_call_format import CallFrame
 
 class MiniCpmFormat(TaggedToolCallFormat):
     name = "minicpm"
+    template_has = ('<function name="', '<param name="')
     syntax = TaggedSyntax(
         CallFrame('<function name="', "", '</function>\n<function name="', "</function>"),
         '">',
@@ -16,6 +17,3 @@ class MiniCpmFormat(TaggedToolCallFormat):
         "</param>",
         cdata=True,
     )
-
-    def detects(self, source: str) -> bool:
-        return '<function name="' in source and '<param name="' in source

@@ -21,6 +21,7 @@ _END, _TAIL = "\0end", "\0tail"  # in no text of a grammar, which escapes NUL
 
 class MiniMaxM2Format(TaggedToolCallFormat):
     name = "minimax-m2"
+    template_has = ("<minimax:tool_call>",)
     syntax = TaggedSyntax(
         CallFrame(
             "<minimax:tool_call>",
@@ -33,9 +34,6 @@ class MiniMaxM2Format(TaggedToolCallFormat):
         '">',
         "</parameter>\n",
     )
-
-    def detects(self, source: str) -> bool:
-        return "<minimax:tool_call>" in source
 
 
 class MiniMaxM3Parser(StreamingParser):
@@ -190,10 +188,8 @@ class MiniMaxM3Format(ToolCallFormat):
     """M3, whose tags begin with a token of their own."""
 
     name = "minimax-m3"
+    template_has = (_NS,)
     markers = (_NS,)
-
-    def detects(self, source: str) -> bool:
-        return _NS in source
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return MiniMaxM3Parser({tool.name: tool for tool in options.tools}, new_id, options.limit)

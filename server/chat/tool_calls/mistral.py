@@ -32,11 +32,10 @@ class MistralListFormat(JsonToolCallFormat):
     """Models with tokenizer version 7 or older."""
 
     name = "mistral"
+    template_has = (_OPENER,)
+    template_lacks = ("[ARGS]",)
     short_ids = True
     syntax = JsonSyntax(CallFrame(_OPENER, "[", ", ", "]"), after=r'", \"id\": \"" /[a-zA-Z0-9]{9}/ "\""')
-
-    def detects(self, source: str) -> bool:
-        return _OPENER in source and "[ARGS]" not in source
 
     def new_parser(self, options: ToolOptions, new_id: Callable[[], str]) -> StreamingParser:
         return MistralCallParser(_NAMED, options.names, new_id, options.limit)
@@ -46,12 +45,10 @@ class MistralNamedFormat(NamedToolCallFormat):
     """Models with tokenizer version 11 or newer."""
 
     name = "mistral-named"
+    template_has = (_OPENER, "[ARGS]")
     short_ids = True
     syntax = _NAMED
     writes_ids = False
-
-    def detects(self, source: str) -> bool:
-        return _OPENER in source and "[ARGS]" in source
 
     def fitted(self, calls: RenderedCalls) -> MistralNamedFormat:
         fitted = copy(self)

@@ -32,11 +32,9 @@ class MuseParser(SectionsParser, TaggedCallParser):
 
 class MuseFormat(SectionsFormat):
     name = "muse"
+    template_has = (_OPENER,)
     sections = _SECTIONS
     markers = (_MESSAGE, _MORE, _END, "<|start|>")
-
-    def detects(self, source: str) -> bool:
-        return _OPENER in source
 
     def parser(self, before: str, raw: bool, tools: tuple[Tool, ...], *args: Any) -> StreamingParser:
         return MuseParser(_SECTIONS, before, raw, _SYNTAX, {tool.name: tool for tool in tools}, *args)

@@ -13,15 +13,11 @@ def _frame(tag: str) -> CallFrame:
 
 class QwenCoderFormat(TaggedToolCallFormat):
     name = "qwen-coder"
+    template_has = ("<tool_call>", "<function=", "<parameter=")
     syntax = TaggedSyntax(_frame("tool_call"), ">\n", "<parameter=", ">\n", "\n</parameter>\n")
-
-    def detects(self, source: str) -> bool:
-        return all(marker in source for marker in ("<tool_call>", "<function=", "<parameter="))
 
 
 class SeedFormat(TaggedToolCallFormat):
     name = "seed"
+    template_has = ("<seed:tool_call>",)
     syntax = TaggedSyntax(_frame("seed:tool_call"), ">\n", "<parameter=", ">", "</parameter>\n")
-
-    def detects(self, source: str) -> bool:
-        return "<seed:tool_call>" in source

@@ -46,14 +46,12 @@ class SolarParser(SectionsParser, JsonCallParser):
 
 class SolarFormat(SectionsFormat):
     name = "solar"
+    template_has = (_ARGUMENTS, "<|tool_calls|>")
     sections = _SECTIONS
     markers = (
         *("<|think|>", "<|end|>", "<|content|>", "<|tool_calls|>", "<|calls|>", "<|begin|>"),
         *(_BEGIN, _NAME, _ARGUMENTS, _END),
     )
-
-    def detects(self, source: str) -> bool:
-        return _ARGUMENTS in source and "<|tool_calls|>" in source
 
     def parser(self, before: str, raw: bool, tools: tuple[Tool, ...], *args: Any) -> StreamingParser:
         return SolarParser(_SECTIONS, before, raw, [tool.name for tool in tools], *args)

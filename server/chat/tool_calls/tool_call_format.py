@@ -118,12 +118,15 @@ class ToolCallFormat(ABC):
     """The format in which certain models call tools."""
 
     name: str
+    template_has: tuple[str, ...] = ()  # all of them are in a chat template that uses the format
+    template_lacks: tuple[str, ...] = ()  # and none of these
     short_ids = False  # call ids have nine characters
     grammar_has_reasoning = False  # its grammars cover the reasoning before the answer
 
-    @abstractmethod
     def detects(self, source: str) -> bool:
         """Whether a chat template, given as source, uses this format."""
+        texts, others = self.template_has, self.template_lacks
+        return bool(texts) and all(text in source for text in texts) and not any(t in source for t in others)
 
     @property
     @abstractmethod
