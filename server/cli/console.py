@@ -6,7 +6,6 @@ import logging
 import sys
 import time
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 log = logging.getLogger("ggserve")
@@ -54,9 +53,7 @@ class LoadProgress:
             self._line_at = self._clock() + LINE_EVERY_S
             log.info("%s %s: %.0f%%, %s", self._verb, model, fraction * 100, text)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *details: object) -> None:
         self.close()
 
     def close(self) -> None:
