@@ -14,7 +14,7 @@ from engine.config import n_shifted, shift_size
 from engine.types import AdapterScales
 
 # Tokens that a checkpoint at a boundary must save: that of a recurrent state costs a step of its own.
-WORTH_KEEPING = 16
+WORTH_KEEPING = 32
 
 
 class CachedSequence:

@@ -249,10 +249,10 @@ def test_the_draft_model_makes_checkpoints_where_the_target_does() -> None:
     windows = WindowRows(200, 8, 256, 512, slack=2)
     scheduler, _ = make_scheduler()
     drafter, runner = draft_by_model(scheduler, random.Random(1), windows=windows)
-    prompt = [1 + i % 4 for i in range(50)]
-    scheduler.submit(drafting("a", prompt, boundaries=[20]))
+    prompt = [1 + i % 4 for i in range(58)]
+    scheduler.submit(drafting("a", prompt, boundaries=[40]))
     drain(scheduler, drafter, runner)
-    assert drafter._prefix.match(array("i", [*prompt[:20], 9, 9])).n == 20
+    assert drafter._prefix.match(array("i", [*prompt[:40], 9, 9])).n == 40
 
 
 def test_a_window_goes_back_behind_a_wrong_draft_without_computing_it_again() -> None:

@@ -157,7 +157,7 @@ class Script:
             generated=known,
             n_keep=n_keep,
             n_discard=n_discard,
-            boundaries=[rng.randint(1, len(prompt)) for _ in range(rng.choice([0, 0, 1, 3]))],
+            boundaries=[rng.randint(1 + len(prompt) // 2, len(prompt)) for _ in range(rng.choice([0, 3]))],
             deadline_ms=time.monotonic() * 1e3 + 1e6 if rng.random() < 0.1 else None,
             **self.share(),
         )
