@@ -301,15 +301,7 @@ def vectors(tokens: Sequence[int], pooling: str = "mean") -> Any:
 
 def settings(**fields: Any) -> Settings:
     """Settings of a test: nothing from files or the environment, the bundled model unless fields name one."""
-    return _settings(**fields) if fields else _default_settings().model_copy()
-
-
-def _settings(**fields: Any) -> Settings:
     return Settings.model_validate({"model": [str(STORIES)], **fields})
-
-
-# Hundreds of options are read from every source each time, and most tests change none of them.
-_default_settings = cache(_settings)
 
 
 def make_app(engine: FakeEngine | Mapping[str, FakeEngine] | None = None, **fields: Any) -> Any:
