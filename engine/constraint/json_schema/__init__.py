@@ -12,7 +12,7 @@ Used by `engine.constraint`; the server reads no schemas, and uses `closed` and 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from engine.constraint.json_schema.reading.limits import kind
@@ -79,13 +79,15 @@ def rule(schema: Any) -> Rule:
     return Rule(text, list(reader.ignored))
 
 
-def exclusive(schemas: Sequence[Any], document: Mapping[str, Any]) -> bool:
-    """Whether it is certain that what is written for one of these schemas matches no other.
+def exclusive(groups: Iterable[Sequence[Any]], document: Mapping[str, Any]) -> bool:
+    """Whether it is certain, in each group of schemas, that what is written for one matches no other.
 
-    document: what they refer to. Objects are closed. Raises ConfigError for what `rule` refuses.
+    document: what they refer to. Objects are closed. Raises ConfigError for what `rule` refuses, and for
+    groups that are too much work together.
     """
+    reader = Reader(document, closed=True, lenient=False, coerce=False)
     try:
-        return Reader(document, closed=True, lenient=False, coerce=False).exclusive(schemas)
+        return all(map(reader.exclusive, groups))
     except RecursionError:
         raise ConfigError("the schema is nested too deeply") from None
 

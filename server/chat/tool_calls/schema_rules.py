@@ -36,6 +36,7 @@ class SchemaRules(ABC):
         self.rules: list[str] = []
         self._references: dict[str, str] = {}  # names of rules, by path
         self._targets: dict[str, Any] = {}  # schemas, by path
+        self._alternatives: list[Sequence[Any]] = []  # the branches of each oneOf
         self._depth = self._n_values = self._n_chars = 0
         self._has_any = False  # the rule of any value is written
 
@@ -44,7 +45,10 @@ class SchemaRules(ABC):
         if fault := fault_of(self.tool.schema):
             raise self.unsupported(fault)
         self._check_keywords(self.tool.schema, {"object"})
-        return self.add(self.pairs(self._pairs(self.tool.schema)))
+        name = self.add(self.pairs(self._pairs(self.tool.schema)))
+        if self._alternatives:
+            self._check_exclusive()
+        return name
 
     def add(self, expression: str) -> str:
         """Add a rule and return its name."""
@@ -76,8 +80,8 @@ class SchemaRules(ABC):
         for key in ("anyOf", "oneOf"):
             if schema.get(key) is not None:
                 self._check_keywords(schema, set(), key)
-                if key == "oneOf" and not self._exclusive(schema[key]):
-                    raise self.unsupported("has a oneOf of which more than one branch may match; use anyOf")
+                if key == "oneOf":
+                    self._alternatives.append(schema[key])
                 return self._any_of([self.value(branch) for branch in schema[key]])
         values = [schema["const"]] if "const" in schema else schema.get("enum")
         if values is not None:
@@ -89,12 +93,15 @@ class SchemaRules(ABC):
         self._check_keywords(schema, types)
         return self._any_of([self._of_type(name, schema) for name in sorted(types)])
 
-    def _exclusive(self, branches: Sequence[Any]) -> bool:
-        """Whether branches of oneOf exclude each other, so that any of them is exactly one."""
+    def _check_exclusive(self) -> None:
+        """Refuse branches of oneOf that may match the same value. All at once, which bounds the work."""
+        small = all(len(branches) <= MAX_BRANCHES for branches in self._alternatives)
         try:
-            return len(branches) <= MAX_BRANCHES and exclusive(branches, self.tool.schema)
+            if small and exclusive(self._alternatives, self.tool.schema):
+                return
         except ConfigError as error:
             raise self.unsupported(f"is not supported ({error})") from None
+        raise self.unsupported("has a oneOf of which more than one branch may match; use anyOf")
 
     def _of_type(self, name: str, schema: Mapping[str, Any]) -> str:
         match name:

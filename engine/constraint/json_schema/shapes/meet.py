@@ -29,10 +29,12 @@ from engine.constraint.json_schema.shapes.types import (
 from engine.errors import ConfigError
 
 MAX_SHAPES = 50_000
-_MAX_LOOK = 8  # levels that `disjoint` looks into
+MAX_LOOKS = 200_000  # pairs of shapes that `disjoint` compares, in all
+_MAX_LOOK = 8  # levels that it looks into
 
 _T = TypeVar("_T")
 Resolve = Callable[[Reference], Shape | None]  # None: it is being read
+Known = dict[tuple[Reference, Reference, int], bool]
 
 
 class Meets:
@@ -40,7 +42,7 @@ class Meets:
 
     def __init__(self, resolve: Resolve) -> None:
         self._resolve = resolve
-        self._n_shapes = 0
+        self._n_shapes = self._n_looks = 0
 
     def meet(self, one: Shape, other: Shape) -> Shape:
         """What matches both. Properties come in the order of `one`, then of `other`."""
@@ -170,8 +172,23 @@ class Meets:
 
     # ** disjoint **
 
-    def disjoint(self, one: Shape, other: Shape, depth: int = 0) -> bool:
+    def disjoint(self, one: Shape, other: Shape) -> bool:
         """Whether it is certain that no value matches both."""
+        return self._disjoint(one, other, 0, {})
+
+    def _disjoint(self, one: Shape, other: Shape, depth: int, known: Known) -> bool:
+        """known: references that were compared before, which otherwise multiply at each level."""
+        self._n_looks += 1
+        if self._n_looks > MAX_LOOKS:
+            raise ConfigError("the schema is too complex: it has too many branches to tell apart")
+        if not (isinstance(one, Reference) and isinstance(other, Reference)):
+            return self._compare(one, other, depth, known)
+        key = one, other, depth
+        if key not in known:
+            known[key] = self._compare(one, other, depth, known)
+        return known[key]
+
+    def _compare(self, one: Shape, other: Shape, depth: int, known: Known) -> bool:
         first, second = self.resolved(one), self.resolved(other)
         if first is None or second is None or depth > _MAX_LOOK:
             return False
@@ -180,9 +197,9 @@ class Meets:
         if isinstance(first, Anything) or isinstance(second, Anything):
             return False
         if isinstance(first, AnyOf):
-            return all(self.disjoint(option, second, depth + 1) for option in first.options)
+            return all(self._disjoint(option, other, depth + 1, known) for option in first.options)
         if isinstance(second, AnyOf):
-            return all(self.disjoint(first, option, depth + 1) for option in second.options)
+            return all(self._disjoint(one, option, depth + 1, known) for option in second.options)
         match first, second:
             case (Boolean(), Boolean()) | (Number(), Number()) | (String(), String()):
                 return isinstance(self.meet(first, second), Nothing)
@@ -190,14 +207,15 @@ class Meets:
                 if isinstance(self._bare(first, second), Nothing):
                     return True
                 return any(
-                    self.disjoint(self.property(first, name), self.property(second, name), depth + 1)
+                    self._disjoint(self.property(first, name), self.property(second, name), depth + 1, known)
                     for name in dict.fromkeys((*first.required, *second.required))
                 )
             case Array(), Array():
                 most = min(inf if a.most is None else a.most for a in (first, second))
                 least = max(first.least, second.least)
                 return least > most or any(
-                    self.disjoint(first.item(i), second.item(i), depth + 1) for i in range(min(least, 16))
+                    self._disjoint(first.item(i), second.item(i), depth + 1, known)
+                    for i in range(min(least, 16))
                 )
         return type(first) is not type(second)
 

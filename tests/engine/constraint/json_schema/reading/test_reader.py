@@ -93,9 +93,27 @@ NEEDS_B = {"type": "object", "properties": {"b": {"type": "integer"}}, "required
 def test_schemas_are_exclusive_if_no_output_of_one_matches_another(
     schemas: list[Any], expected: bool
 ) -> None:
-    assert exclusive(schemas, {"$defs": {"a": {"const": 1}}}) is expected
+    assert exclusive([schemas], {"$defs": {"a": {"const": 1}}}) is expected
 
 
 def test_schemas_that_cannot_be_read_are_not_called_exclusive() -> None:
     with pytest.raises(ConfigError, match="contains"):
-        exclusive([{"contains": {}}, {"type": "null"}], {})
+        exclusive([[{"contains": {}}, {"type": "null"}]], {})
+
+
+def node(child: Any, **more: Any) -> dict[str, Any]:
+    """An object with ten equal properties, and more."""
+    properties = {f"p{i}": child for i in range(10)} | more
+    return {"type": "object", "properties": properties, "required": [*properties]}
+
+
+def test_schemas_that_refer_to_themselves_many_times_are_soon_compared() -> None:
+    one, other = {"$ref": "#/$defs/one"}, {"$ref": "#/$defs/other"}  # ten times as many pairs at each level
+    assert not exclusive([[one, other]], {"$defs": {"one": node(one), "other": node(other)}})
+
+
+def test_more_branches_than_can_be_compared_in_time_are_refused() -> None:
+    branches = [node({}, kind={"const": i}) for i in range(64)]
+    assert exclusive([branches], {})
+    with pytest.raises(ConfigError, match="too many branches to tell apart"):
+        exclusive([branches] * 5, {})
