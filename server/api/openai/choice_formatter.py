@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from msgspec.json import encode
 
@@ -33,21 +33,38 @@ _FINGERPRINTED = ("architecture", "n_params", "size_bytes", "n_ctx", "kv_type", 
 
 
 class ChoiceFormatter(JobFormatter):
-    """What both share: head, usage, tail. verbose: for `__verbose`; None if it was not requested."""
+    """What both share: head, chunks with only text, usage, tail.
+
+    verbose: for `__verbose`; None if it was not requested. text_start, text_end: what surrounds the text in a
+    choice, whose constant parts are encoded once.
+    """
 
     errors = ERRORS
+    object_name: ClassVar[str]
+    text_start: ClassVar[bytes]
+    text_end: ClassVar[bytes]
 
-    def __init__(self, job: Job, object_name: str, verbose: NativeCompletion | None) -> None:
-        self.job = job
-        self.verbose = verbose
-        self.include_usage = job.options.include_usage
+    def __init__(self, job: Job, verbose: NativeCompletion | None) -> None:
+        options = job.options
+        self.job, self.verbose, self.top = job, verbose, options.logprobs
+        self.include_usage, self.return_tokens = options.include_usage, options.return_tokens
+        self.timings_per_token = options.timings_per_token
+        self.text_only = self.top is None and not self.return_tokens and not self.timings_per_token
         self.head = {
             "id": job.id,
-            "object": object_name,
+            "object": self.object_name,
             "created": job.created,
             "model": job.model,
             "system_fingerprint": fingerprint(job.engine.info),
         }
+        head = b"data: " + encode(self.head)[:-1] + b',"choices":[{"index":'
+        self._before = [head + b"%d," % sequence.index + self.text_start for sequence in job.sequences]
+        usage = b',"usage":null' if self.include_usage else b""
+        self._after = self.text_end + b',"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
+
+    def text_chunk(self, sequence: OutputSequence, text: str) -> bytes:
+        """One event of a stream, with nothing but text."""
+        return self._before[sequence.index] + encode(text) + self._after
 
     def chunk(self, choice: dict[str, Any], tail: dict[str, Any] | None = None) -> bytes:
         """One event of a stream."""
@@ -88,18 +105,10 @@ class ChoiceFormatter(JobFormatter):
 
 
 class ChatFormatter(ChoiceFormatter):
-    """Formats chat responses. The constant parts of chunks with only text are encoded once."""
+    """Formats chat responses."""
 
-    def __init__(self, job: Job, verbose: NativeCompletion | None) -> None:
-        super().__init__(job, "chat.completion.chunk", verbose)
-        options = job.options
-        self.logprobs, self.return_tokens = options.logprobs is not None, options.return_tokens
-        self.timings_per_token = options.timings_per_token
-        self.text_only = not self.logprobs and not self.return_tokens and not self.timings_per_token
-        head = b"data: " + encode(self.head)[:-1] + b',"choices":[{"index":'
-        self._before = [head + b'%d,"delta":{"content":' % sequence.index for sequence in job.sequences]
-        usage = b',"usage":null' if self.include_usage else b""
-        self._after = b'},"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
+    object_name = "chat.completion.chunk"
+    text_start, text_end = b'"delta":{"content":', b"}"
 
     def start(self, sequence: OutputSequence) -> bytes:
         return self.chunk(self._choice(sequence, {"role": "assistant", "content": None}))
@@ -110,7 +119,7 @@ class ChatFormatter(ChoiceFormatter):
 
     def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
         if self.text_only and not delta.reasoning and not delta.tools:
-            return self._before[sequence.index] + encode(delta.content) + self._after
+            return self.text_chunk(sequence, delta.content)
         tail = timings_so_far(sequence) if self.timings_per_token else None
         return self.chunk(self._choice(sequence, _delta(delta), delta.tokens), tail)
 
@@ -149,7 +158,7 @@ class ChatFormatter(ChoiceFormatter):
     def _token_fields(self, tokens: Sequence[ShownToken] | None) -> dict[str, Any]:
         """The tokens' log-probabilities and ids, as far as requested. None: there are no tokens."""
         logprobs = None
-        if self.logprobs and tokens is not None:
+        if self.top is not None and tokens is not None:
             logprobs = chat_logprobs(token_texts(self.job.engine.tokenizer), tokens)
         fields: dict[str, Any] = {"logprobs": logprobs}
         if self.return_tokens and tokens is not None:
@@ -178,25 +187,15 @@ def _call(delta: ToolCallDelta, *, whole: bool = False) -> dict[str, Any]:
 
 
 class CompletionFormatter(ChoiceFormatter):
-    """Formats completions. The constant parts of chunks with only text are encoded once."""
+    """Formats completions."""
 
-    def __init__(self, job: Job, verbose: NativeCompletion | None) -> None:
-        super().__init__(job, "text_completion", verbose)
-        options = job.options
-        self.top, self.return_tokens = options.logprobs, options.return_tokens
-        self.timings_per_token = options.timings_per_token
-        self.text_only = self.top is None and not self.return_tokens and not self.timings_per_token
-        head = b"data: " + encode(self.head)[:-1] + b',"choices":[{"index":'
-        self._before = [head + b'%d,"text":' % sequence.index for sequence in job.sequences]
-        usage = b',"usage":null' if self.include_usage else b""
-        self._after = b',"logprobs":null,"finish_reason":null}]' + usage + b"}\n\n"
+    object_name = "text_completion"
+    text_start, text_end = b'"text":', b""
 
     def start(self, sequence: OutputSequence) -> bytes:
         if scored := self.job.prompt_scores.get(sequence.prompt_index):
             return self.chunk(self._choice(sequence, sequence.echo, scored.tokens))
-        if not sequence.echo:
-            return b""
-        return self._before[sequence.index] + encode(sequence.echo) + self._after
+        return self.text_chunk(sequence, sequence.echo) if sequence.echo else b""
 
     def progress(self, sequence: OutputSequence, progress: PromptProgress) -> bytes:
         tail = prompt_progress(progress, sequence, self.timings_per_token)
@@ -204,7 +203,7 @@ class CompletionFormatter(ChoiceFormatter):
 
     def delta(self, sequence: OutputSequence, delta: OutputDelta) -> bytes:
         if self.text_only:
-            return self._before[sequence.index] + encode(delta.text) + self._after
+            return self.text_chunk(sequence, delta.text)
         tail = timings_so_far(sequence) if self.timings_per_token else None
         return self.chunk(self._choice(sequence, delta.text, delta.tokens), tail)
 
