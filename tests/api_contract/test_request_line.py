@@ -23,7 +23,7 @@ from support.waiting import until
 pytestmark = pytest.mark.anyio
 ROOT = Path(server.__file__).parent
 TESTS = Path(__file__).parents[1]
-OBSERVERS = ("metrics/", "http/middleware/")
+OBSERVERS = ("metrics/", "http/middleware/", "logs.py")
 SHARED = ("errors.py", "ids.py")
 ROOMS = ("chat/", "worker/")
 CONTEXT = "generation/request_context.py"
@@ -41,9 +41,10 @@ class Line:
     """The calls of one request, from its route's function to the last byte of the response.
 
     A file is *passed* when a function of it is called. Three kinds do not count: observers of every request
-    (metrics, middleware), the leaves that all packages share (errors, ids), and what chat/ and worker/ call:
-    of those count the files that are called from outside. The fake engine stands for the worker's client, so
-    what it calls does not count either. `all_files` counts these two as well, where the real client runs.
+    (metrics, middleware, logs), the leaves that all packages share (errors, ids), and what chat/ and worker/
+    call: of those count the files that are called from outside. The fake engine stands for the worker's
+    client, so what it calls does not count either. `all_files` counts these two as well, where the real
+    client runs.
 
     A *return* is a call of a file that another file called before: a file with k callers is come back to
     k - 1 times. Work in a thread is called by whoever hands it to `in_thread`. Repeating a call is no return
