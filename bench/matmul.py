@@ -3,7 +3,8 @@
 `python -m bench.matmul [--type q4_K …] [--kernels avx2]`: one thread, one process. Both sides run in turn,
 A B A B, and are timed by the thread's processor time, so that other work on the machine disturbs both alike.
 ggml's side is its repacked buffer type where it has one for the type. Prints the ratio of the medians (above
-1: ours is faster) for a prefill and for few rows. The matrices of few rows together exceed the caches, as
+1: ours is faster) for a prefill and for few rows; of types that are never packed (F16, BF16, F32), whose
+products are ggml's, the speed in multiply-adds. The matrices of few rows together exceed the caches, as
 those of a model do. `--experts 32 4`: products of experts, of which each row takes 4 of 32.
 """
 
@@ -33,16 +34,22 @@ from engine.graph.ops.packed import (
     use_instruction_set,
 )
 
+FLOATS = ("f16", "bf16", "f32")  # never packed
 TYPES = (
     *("q4_0", "q4_1", "q5_0", "q5_1", "q8_0", "iq4_nl"),
     *("q2_K", "q3_K", "q4_K", "q5_K", "q6_K", "iq4_xs", "mxfp4"),
+    *FLOATS,
 )
 ROWS = (512, 1, 4, 8, 16)
 CPU = next(d for d in devices() if d.type == "cpu")
 
 
 def blocks(kind: str, n_in: int, n_out: int) -> bytes:
-    """A matrix of random quants with scales of 2^-9, in the layout of files."""
+    """A matrix of random quants with scales of 2^-9, or of random numbers, in the layout of files."""
+    if kind in FLOATS:
+        values = np.random.default_rng(0).standard_normal((n_out, n_in), np.float32)
+        high = (values.view(np.uint32) >> 16).astype(np.uint16)
+        return {"f16": values.astype(np.float16), "bf16": high, "f32": values}[kind].tobytes()
     number = gguf.GGMLQuantizationType[kind.upper()]
     n_block, size = gguf.GGML_QUANT_SIZES[number]
     data = np.random.default_rng(0).integers(0, 64, (n_out, n_in // n_block, size), dtype=np.uint8)
@@ -69,6 +76,7 @@ class Side:
         buffer_type = types[-1] if packed else next(t for t in types if self._runs(t, kind))
         self.layout = "packed" if packed else buffer_type.name
         self.buffer = self.home.allocate(buffer_type)
+        self.buffer.mark_weights()  # as the loader does: large pages
         for matrix in self.matrices:
             if packed:
                 matrix.load(data)
@@ -112,21 +120,28 @@ class Side:
 def compare(
     kind: str, shape: tuple[int, int], n: int, repetitions: int, experts: list[int]
 ) -> dict[str, Any]:
-    ours, theirs = (Side(kind, shape, n, packed, experts) for packed in (True, False))
-    row: dict[str, Any] = {"type": kind, "ggml": theirs.layout, "packed": is_faster_packed(type_id(kind))}
+    """By rows: the time of ggml / ours, and GMAC/s of ours; of a type that is not packed, of ggml's."""
+    packs = kind not in FLOATS
+    sides = [Side(kind, shape, n, packed, experts) for packed in ((True, False) if packs else (False,))]
+    row: dict[str, Any] = {
+        "type": kind,
+        "ggml": sides[-1].layout,
+        "packed": packs and is_faster_packed(type_id(kind)),
+    }
     for n_rows in ROWS:
         n_matrices = 1 if n_rows >= 512 else n
-        for side in (ours, theirs):
+        for side in sides:
             side.prepare(n_rows, n_matrices)
             side.seconds()
-        times: list[list[float]] = [[], []]
+        times: list[list[float]] = [[] for _ in sides]
         for _ in range(repetitions):
-            times[0].append(ours.seconds())
-            times[1].append(theirs.seconds())
-        a, b = statistics.median(times[0]), statistics.median(times[1])
-        row[str(n_rows)] = b / a
+            for measured, side in zip(times, sides, strict=True):
+                measured.append(side.seconds())
+        medians = [statistics.median(measured) for measured in times]
+        if packs:
+            row[str(n_rows)] = medians[1] / medians[0]
         used = experts[1] if experts else 1
-        row[f"{n_rows} GMAC/s"] = n_rows * used * shape[0] * shape[1] * n_matrices / a / 1e9
+        row[f"{n_rows} GMAC/s"] = n_rows * used * shape[0] * shape[1] * n_matrices / medians[0] / 1e9
     return row
 
 
@@ -149,12 +164,15 @@ def main() -> None:
     print(f"{'type':<8}{'ggml':<14}{headings}{'GMAC/s':>10}  loader packs")
     rows = []
     for kind in args.type:
-        if not can_pack(type_id(kind), (n_in, n_out)):
+        if kind not in FLOATS and not can_pack(type_id(kind), (n_in, n_out)):
             continue
         row = compare(kind, (n_in, n_out), args.matrices, args.repetitions, args.experts)
         rows.append(row)
-        ratios = "".join(f"{row[str(n)]:>10.2f}" for n in ROWS)
+        ratios = "".join(f"{row[str(n)]:>10.2f}" if str(n) in row else f"{'-':>10}" for n in ROWS)
         packs = "yes" if row["packed"] else "no"
+        if kind in FLOATS:
+            speeds = ", ".join(f"{row[str(n) + ' GMAC/s']:.0f}" for n in ROWS)
+            packs += f"; GMAC/s by rows: {speeds}"
         print(f"{kind:<8}{row['ggml']:<14}{ratios}{row['512 GMAC/s']:>10.1f}  {packs}", flush=True)
     if args.json:
         args.json.write_text(json.dumps({"kernels": instruction_set(), "rows": rows}, indent=1))

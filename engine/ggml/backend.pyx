@@ -36,6 +36,7 @@ from engine.libggml.ggml cimport (
 
 cdef extern from "memory.h" namespace "ggserve" nogil:
     bint lock_memory(void* address, size_t size)
+    bint prefer_large_pages(void* address, size_t size)
 
 LIBRARY_DIR = Path(__file__).resolve().parent.parent / "lib"
 MAX_THREADS = <int>GGML_MAX_N_THREADS
@@ -287,8 +288,13 @@ cdef class Buffer:
         return ggml_backend_buffer_is_host(self.open())
 
     def mark_weights(self):
-        """Tell the scheduler that it holds weights, which decide where an operation runs."""
+        """Tell the scheduler that it holds weights, which decide where an operation runs.
+
+        In the CPU's memory the system is asked for large pages: call it before anything is written.
+        """
         ggml_backend_buffer_set_usage(self.open(), GGML_BACKEND_BUFFER_USAGE_WEIGHTS)
+        if self.type.device.type == "cpu":
+            prefer_large_pages(ggml_backend_buffer_get_base(self.ptr), ggml_backend_buffer_get_size(self.ptr))
 
     def lock(self):
         """Lock it in RAM. Returns False if the system refuses, or it is not the CPU's memory."""

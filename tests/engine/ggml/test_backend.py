@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from engine.errors import ConfigError
 from engine.ggml.backend import Backend, devices, version
+from engine.ggml.tensor import F32, Storage
 from support.references.calculator import CPU
 
 
@@ -34,3 +36,22 @@ def test_the_cpu_is_the_last_device_and_allocates_in_host_memory_last() -> None:
     assert devices()[-1].type == "cpu"
     assert CPU.buffer_types()[-1].is_host
     assert CPU.total > 0
+
+
+def test_weights_on_the_cpu_get_large_pages_where_the_system_has_them() -> None:
+    home = Storage(1)
+    home.new(F32, (1 << 21, 2), "weights")
+    buffer = home.allocate(CPU.buffer_types()[-1])
+    has_them = Path("/sys/kernel/mm/transparent_hugepage").is_dir()
+    before = large()
+    buffer.mark_weights()
+    assert (large() >= before + (15 << 10)) == has_them
+
+
+def large() -> int:
+    """Kilobytes of this process for which large pages were asked; 0 where it is not Linux."""
+    path = Path("/proc/self/smaps")
+    areas = re.findall(
+        r"^Size: +(\d+) kB.*?^VmFlags:([^\n]*)", path.read_text() if path.exists() else "", re.M | re.S
+    )
+    return sum(int(size) for size, flags in areas if "hg" in flags.split())
