@@ -26,9 +26,10 @@ class Engines:
         self.settings = settings
 
     def __call__(self, model: ServedModel, memory: int | None) -> EngineClient:
-        return EngineClient(
-            model.name, model.path, self.settings.model_copy(update={"models_memory": memory})
-        )
+        settings = self.settings.model_copy(update={"models_memory": memory})
+        engine = EngineClient(model.name, model.path, settings)
+        engine.waits_for_memory = not model.in_folder  # else the next request loads it, and others make room
+        return engine
 
 
 def policy_of(settings: Settings, folder: Path | None) -> Policy:

@@ -41,7 +41,8 @@ class EngineClient:
     """One per served model: `start` once, `generate` and `run` often, `stop` once.
 
     state: loading | ready | restarting | failed | stopped. detail: the reason, or the load progress; for
-    operators only, since it may contain paths. argv: the command of the engine process.
+    operators only, since it may contain paths. argv: the command of the engine process. waits_for_memory:
+    whether a restart for which there is none is tried until there is, or given up like any other.
     """
 
     def __init__(
@@ -84,6 +85,14 @@ class EngineClient:
         self._supervisor.load = structs.replace(self._supervisor.load, log_level=settings.log_level)
 
     # --- state
+
+    @property
+    def waits_for_memory(self) -> bool:
+        return self._supervisor.waits_for_memory
+
+    @waits_for_memory.setter
+    def waits_for_memory(self, waits: bool) -> None:
+        self._supervisor.waits_for_memory = waits
 
     @property
     def state(self) -> str:

@@ -23,8 +23,9 @@ from server.worker.supervision.process import StartedProcess
 log = logging.getLogger("ggserve.engine")
 
 TICK_S = 0.25
-PASSING = ("DeviceError", "OutOfMemoryError", "MemoryError")  # a device is gone, or others have the memory
-PASSING_RETRY_S = 3.0  # between attempts to load again meanwhile
+LOST_DEVICE = ("DeviceError",)
+NO_MEMORY = ("OutOfMemoryError", "MemoryError")  # others have it
+PASSING_RETRY_S = 3.0  # between attempts to load again while either lasts
 SPAWN_RETRY_S = 0.5  # after a process could not be started; doubles up to MAX_SPAWN_RETRY_S
 MAX_SPAWN_RETRY_S = 10.0
 TRANSIENT = {errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM}
@@ -50,6 +51,7 @@ class Supervisor:
 
     state, detail, progress: see `server.worker.client.EngineClient`. info: the model's description, once
     loaded. stalled: in words, that the process shows no progress, or "". liveness: decides that.
+    waits_for_memory: see there, too.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Supervisor:
         self.info: dict[str, Any] | None = None
         self.restarts = 0
         self.stalled = ""
+        self.waits_for_memory = True
         self._name, self._listener, self._argv = name, listener, argv
         self.load = load  # what the next process loads
         self._tick_s = min(TICK_S, liveness.interval_s)
@@ -282,7 +285,8 @@ class Supervisor:
                 self._listener.on_ready()
             case wire.LoadFailure(kind, text):
                 self._exit_reason = text
-                self._must_wait = kind in PASSING and self._first_load.is_set()
+                passing = LOST_DEVICE + NO_MEMORY if self.waits_for_memory else LOST_DEVICE
+                self._must_wait = kind in passing and self._first_load.is_set()
                 self.give_up_loading(LoadFailed(kind, text))
             case wire.Fatal(text):
                 self._exit_reason = text

@@ -15,6 +15,7 @@ from server.config import sources
 from server.config.settings import Settings
 from server.keys.api_key import digest_of
 from server.keys.key_ring import KeyRing
+from server.registry.served_model import ServedModel
 from server.worker.errors import QueueFull
 from support.api.http import COMPLETIONS, client, error_of
 from support.fakes.engine import FakeEngine, make_app
@@ -39,6 +40,12 @@ def reloading(file, app) -> Reloading:
         lambda: sources.load(file=file),
         lambda values: apply_options(values, state, engines),
     )
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+def test_only_engines_that_no_request_loads_again_wait_for_memory(tmp_path, in_folder):
+    model = ServedModel("a", tmp_path / "a.gguf", in_folder=in_folder)
+    assert Engines(Settings())(model, None).waits_for_memory is not in_folder
 
 
 def test_keys_are_read_again_whatever_the_options_are(tmp_path, caplog):

@@ -248,6 +248,21 @@ def test_a_reload_for_which_there_is_no_memory_is_tried_until_there_is(tmp_path,
     assert caplog.text.count("CPU has 20.1 MiB free; retrying every") == 1
 
 
+def test_a_reload_without_memory_is_given_up_where_another_load_could_make_room(tmp_path):
+    async def main():
+        starts = map(str, range(1, 20))
+        async with running("--dir", str(tmp_path), "--no-memory", *starts) as client:
+            client.waits_for_memory = False
+            stream = client.generate(request("a", [1], 100_000))
+            await anext(stream)
+            kill(client)
+            with pytest.raises(EngineUnavailable, match="has failed"):
+                await collect(stream)
+            assert "CPU has 20.1 MiB free" in client.detail
+
+    run(main)
+
+
 def test_a_client_may_disconnect_or_be_cancelled_while_there_is_no_engine(tmp_path):
     async def main():
         clock = Clock()
