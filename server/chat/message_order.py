@@ -11,9 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.chat.accepted_forms import SYSTEM_ROLES
-from server.chat.messages import InvalidMessage, Message, calls_as_text, is_empty, text_of
+from server.chat.messages import (
+    MAX_WARNINGS,
+    InvalidMessage,
+    Message,
+    calls_as_text,
+    is_empty,
+    text_of,
+)
 
-MAX_WARNINGS = 8
 _MAX_RUN = 4  # system messages in a row that a probe distinguishes
 # What surrounds a system message in the probe, by the kinds of its neighbours.
 _BEFORE = {

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from server.chat.chat_format import load_chat_formats
-from server.chat.message_order import MAX_WARNINGS, order_messages
-from server.chat.messages import InvalidMessage, is_regular
+from server.chat.message_order import order_messages
+from server.chat.messages import MAX_WARNINGS, InvalidMessage, is_regular
 from server.chat.prompt import ChatFormats, Prompt, render_prompt
 from server.chat.request import ChatInput
 from support.fakes.engine import tokenizer
