@@ -1,7 +1,6 @@
 """Apertus: as LLaMA, with NeoX-style RoPE, per-head norms of Q and K, xIELU (arXiv 2509.14233)."""
 
 from engine.architectures.qwen3 import Qwen3
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block
@@ -13,10 +12,10 @@ class Apertus(Qwen3):
     name = "apertus"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_layer = reader.integer("block_count")
-        values = [gguf.get_floats(f"xielu.{name}", n_layer) for name in ("alpha_n", "alpha_p", "beta", "eps")]
+        names = ("alpha_n", "alpha_p", "beta", "eps")
+        values = [reader.gguf.get_floats(f"xielu.{name}", n_layer) for name in names]
         return reader.hparams(rope="neox", xielu=tuple(zip(*values, strict=True)))
 
     def feed_forward(self, binder: Binder, i: int) -> Block:

@@ -1,7 +1,6 @@
 """Baichuan 1 and 2: as LLaMA; the 13B models use ALiBi instead of RoPE (arXiv 2309.10305)."""
 
 from engine.architectures.llama import Llama
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.hparams_reader import HParamsReader
 
@@ -12,8 +11,7 @@ class Baichuan(Llama):
     name = "baichuan"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         if reader.integer("block_count") == LAYERS_OF_13B:
             return reader.hparams(rope=None, max_bias=MAX_BIAS)
         return reader.hparams(rope="interleaved")

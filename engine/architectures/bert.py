@@ -1,6 +1,5 @@
 """BERT: learned positions, GELU (exact form), biases everywhere (Devlin 2018, arXiv 1810.04805)."""
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.encoder import Encoder
 from engine.nn.hparams_reader import HParamsReader
@@ -11,6 +10,5 @@ class Bert(Encoder):
     activation = "gelu_erf"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         return reader.encoder(rope=None, max_positions=reader.integer("context_length"))

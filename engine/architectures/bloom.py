@@ -1,7 +1,6 @@
 """BLOOM: as GPT-2, but ALiBi for positions and a norm on the embedding (Le Scao 2022, arXiv 2211.05100)."""
 
 from engine.architectures.gpt2 import GPT2
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.hparams_reader import HParamsReader
 
@@ -13,5 +12,5 @@ class Bloom(GPT2):
     norms_embedding = True
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        return HParamsReader(gguf, cls.name).hparams(rope=None, eps="layer", max_bias=MAX_BIAS)
+    def read(cls, reader: HParamsReader) -> HParams:
+        return reader.hparams(rope=None, eps="layer", max_bias=MAX_BIAS)

@@ -1,7 +1,6 @@
 """Command-R7B and Command-A: as Command-R; three of four layers have windows and RoPE, the others neither."""
 
 from engine.architectures.command_r import CommandR
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.hparams_reader import HParamsReader
 
@@ -12,8 +11,7 @@ class Cohere2(CommandR):
     name = "cohere2"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         windows = reader.windows(reader.integer("block_count"), pattern=FULL_EACH)
         return reader.hparams(
             rope="interleaved",

@@ -3,7 +3,6 @@
 Command-R+ also norms Q and K per head, with separate weights for each head.
 """
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -17,8 +16,7 @@ class CommandR(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         return reader.hparams(rope="interleaved", eps="layer", logit_scale=reader.number("logit_scale", 1.0))
 
     def layer(self, binder: Binder, i: int) -> Layer:

@@ -1,7 +1,6 @@
 """DBRX: as LLaMA, with LayerNorms without biases, clamped Q, K and V in one matrix, and experts."""
 
 from engine.architectures.llama import Llama
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.hparams_reader import HParamsReader
 
@@ -12,6 +11,5 @@ class DBRX(Llama):
     ffn_norm = "attn_output_norm"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         return reader.hparams(rope="neox", eps="layer", clamp_qkv=reader.number("attention.clamp_kqv"))

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from engine.architectures.glm4moe import GLM4MoE
 from engine.errors import UnsupportedModelError
-from engine.gguf import GGUFFile
 from engine.hparams import HParams, Latent
 from engine.nn.binder import Binder
 from engine.nn.decoder import Mixer
@@ -22,11 +21,10 @@ class DeepSeek2(GLM4MoE):
     temperature_scale: ClassVar[float] = 0.0  # of files without the key
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
-        if "blk.0.attn_kv_b.weight" in gguf.tensors:
+    def read(cls, reader: HParamsReader) -> HParams:
+        if "blk.0.attn_kv_b.weight" in reader.gguf.tensors:
             raise UnsupportedModelError(
-                f"{gguf.path}: attn_kv_b is one tensor, as converters wrote it until April 2025; "
+                f"{reader.gguf.path}: attn_kv_b is one tensor, as converters wrote it until April 2025; "
                 "download or convert the model again, so that it has attn_k_b and attn_v_b"
             )
         rank, n_rot = reader.integer("attention.kv_lora_rank"), reader.integer("rope.dimension_count")
@@ -41,7 +39,7 @@ class DeepSeek2(GLM4MoE):
         multiplier = reader.number("rope.scaling.yarn_log_multiplier", 0.0) * rope.ext_factor
         temperature = 1.0 - multiplier * math.log(rope.freq_scale)
         n_layer = reader.n_layer()
-        is_biased = f"blk.{n_layer - 1}.exp_probs_b.bias" in gguf.tensors
+        is_biased = f"blk.{n_layer - 1}.exp_probs_b.bias" in reader.gguf.tensors
         return reader.hparams(
             rope=rope,
             latent=latent,

@@ -3,7 +3,6 @@
 In the 32B, three of four layers have windows, and only these have RoPE.
 """
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -19,8 +18,7 @@ class EXAONE4(Decoder):
     name = "exaone4"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_layer = reader.integer("block_count")
         windows = reader.windows(
             n_layer, pattern=FULL_EACH, default=WINDOW if n_layer == LAYERS_OF_32B else 0

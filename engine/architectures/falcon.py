@@ -4,7 +4,6 @@ The 7B style has one norm for both. In the 40B and 180B style `attn_norm` feeds 
 `attn_norm_2` the attention.
 """
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -18,8 +17,7 @@ class Falcon(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         reader.only("tensor_data_layout", "jploski")
         return reader.hparams(rope="neox", eps="layer")
 

@@ -3,7 +3,6 @@
 The model's multipliers are already folded into the file's weights.
 """
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -18,8 +17,7 @@ class FalconH1(Decoder):
     name = "falcon-h1"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         return reader.hparams(rope="neox", recurrence=reader.ssm(), recurrent=(True,) * reader.n_layer())
 
     def layer(self, binder: Binder, i: int) -> Layer:

@@ -5,7 +5,6 @@ The 1 that Gemma adds to its norms' weights is already in the file's weights.
 
 import math
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block, Decoder
@@ -17,8 +16,7 @@ class Gemma(Decoder):
     name = "gemma"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         return reader.hparams(rope="neox", embedding_scale=math.sqrt(reader.integer("embedding_length")))
 
     def feed_forward(self, binder: Binder, i: int) -> Block:

@@ -6,7 +6,6 @@
 import math
 from typing import Any, ClassVar
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -23,8 +22,7 @@ class Gemma2(Decoder):
     full_each: ClassVar[int] = 2  # the layers without a window
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_layer, n_embd = reader.integer("block_count"), reader.integer("embedding_length")
         more: dict[str, Any] = {}
         if n_layer == LAYERS_OF_27B and not reader.has("attention.scale"):

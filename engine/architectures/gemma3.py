@@ -7,7 +7,6 @@ import math
 from typing import Any, ClassVar
 
 from engine.architectures.gemma2 import Gemma2
-from engine.gguf import GGUFFile
 from engine.hparams import HParams, Rope
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -22,8 +21,7 @@ class Gemma3(Gemma2):
     causal: ClassVar[bool] = True
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_layer, n_embd = reader.integer("block_count"), reader.integer("embedding_length")
         n_head = reader.per_layer("attention.head_count", n_layer)[0]
         head_dim = reader.head_dim()

@@ -6,7 +6,6 @@
 import math
 from typing import Any
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams, Rope
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -18,8 +17,7 @@ class Gemma3n(AugmentedDecoder):
     name = "gemma3n"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n, dim = reader.integer("block_count"), reader.head_dim()
         windows, n_embd = reader.windows(n, pattern=5), reader.integer("embedding_length")
         reader.only("altup.active_idx", 0)
@@ -27,7 +25,7 @@ class Gemma3n(AugmentedDecoder):
         n_per_layer = reader.integer("embedding_length_per_layer_input")
         if not n_per_layer:
             reader.refuse("embedding_length_per_layer_input", n_per_layer, "1 or more")
-        low_rank = gguf.tensors.get("blk.0.laurel_l.weight")
+        low_rank = reader.gguf.tensors.get("blk.0.laurel_l.weight")
         return reader.hparams(
             rope="neox",
             rope_local=Rope(mode="neox", n_dims=dim, freq_base=reader.number("rope.freq_base_swa", 10000.0)),

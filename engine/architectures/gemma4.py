@@ -5,7 +5,6 @@ The last layers read the keys and values of earlier ones; in E2B and E4B, each l
 
 import math
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams, Rope
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -19,8 +18,7 @@ class Gemma4(Decoder):
     name = "gemma4"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n, dim = reader.integer("block_count"), reader.integer("attention.key_length_swa")
         windows = reader.windows(n)
         n_dims = reader.integer("rope.dimension_count_swa", dim)

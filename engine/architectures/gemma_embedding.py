@@ -6,8 +6,8 @@ If a file has the two matrices after the model, they are applied before pooling,
 from dataclasses import replace
 
 from engine.architectures.gemma3 import Gemma3
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
+from engine.nn.hparams_reader import HParamsReader
 
 
 class GemmaEmbedding(Gemma3):
@@ -15,6 +15,6 @@ class GemmaEmbedding(Gemma3):
     causal = False
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        dense = gguf.tensors.get("dense_2.weight")
-        return replace(super().hparams(gguf), n_between=0 if dense is None else dense.shape[1])
+    def read(cls, reader: HParamsReader) -> HParams:
+        dense = reader.gguf.tensors.get("dense_2.weight")
+        return replace(super().read(reader), n_between=0 if dense is None else dense.shape[1])

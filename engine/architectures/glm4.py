@@ -3,7 +3,6 @@
 RoPE is GPT-J-style; files with sections of positions (GLM-4.1V) have their rows ordered for NeoX-style.
 """
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -16,8 +15,7 @@ class GLM4(Decoder):
     name = "glm4"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         # In text all sections have the same position.
         return reader.hparams(rope="neox" if reader.has("rope.dimension_sections") else "interleaved")
 

@@ -4,7 +4,6 @@ Experts are chosen by biased sigmoids, beside a shared one. Multi-token predicti
 """
 
 from engine.architectures.qwen2 import Qwen2
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -17,8 +16,7 @@ class GLM4MoE(Qwen2):
     ffn_norm = "post_attention_norm"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_dense = reader.integer("leading_dense_block_count", 0)
         return reader.hparams(rope="neox", n_dense=n_dense, routing=reader.routing("sigmoid"))
 

@@ -1,6 +1,5 @@
 """GPT-2: LayerNorms, learned positions, fused QKV, GELU (tanh form), biases, usually a tied head."""
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block, Decoder
@@ -13,8 +12,7 @@ class GPT2(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         return reader.hparams(rope=None, eps="layer", max_positions=reader.integer("context_length"))
 
     def feed_forward(self, binder: Binder, i: int) -> Block:

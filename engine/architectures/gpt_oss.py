@@ -3,7 +3,6 @@
 The router's softmax is over the selected experts only (arXiv 2508.10925).
 """
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -17,8 +16,7 @@ class GPTOSS(Decoder):
     ffn_norm = "post_attention_norm"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_layer = reader.integer("block_count")
         rope = reader.rope("neox", reader.integer("rope.dimension_count", reader.head_dim()))
         if rope.ext_factor:

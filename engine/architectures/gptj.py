@@ -3,7 +3,6 @@
 No public converter writes it to GGUF: docs/architectures.md defines the layout.
 """
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -17,8 +16,8 @@ class GPTJ(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        return HParamsReader(gguf, cls.name).hparams(rope="interleaved", eps="layer")
+    def read(cls, reader: HParamsReader) -> HParams:
+        return reader.hparams(rope="interleaved", eps="layer")
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

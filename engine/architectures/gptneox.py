@@ -3,7 +3,6 @@
 Partial RoPE, GELU, biases everywhere (Black 2022, arXiv 2204.06745).
 """
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -19,8 +18,7 @@ class GPTNeoX(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         return reader.hparams(rope="neox", eps="layer", parallel=reader.flag("use_parallel_residual", True))
 
     def layer(self, binder: Binder, i: int) -> Layer:

@@ -1,7 +1,6 @@
 """Granite 3, and Granite 4 without Mamba layers: as LLaMA, with four multipliers (arXiv 2405.04324)."""
 
 from engine.architectures.llama import Llama
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.hparams_reader import HParamsReader
 
@@ -10,8 +9,7 @@ class Granite(Llama):
     name = "granite"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         # Of other models the key says that scaling was trained; here, that there is a rotary embedding.
         rotated = reader.flag("rope.scaling.finetuned", True)
         return reader.hparams(

@@ -7,7 +7,6 @@ of Q and K are in the order for x[i] with x[i + d / 2], like those of LLaMA.
 from dataclasses import replace
 
 from engine.architectures.granitemoe import GraniteMoE
-from engine.gguf import GGUFFile
 from engine.hparams import HParams, Routing
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -20,8 +19,8 @@ class GraniteHybrid(GraniteMoE):
     name = "granitehybrid"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        hp, reader, rope = super().hparams(gguf), HParamsReader(gguf, cls.name), None
+    def read(cls, reader: HParamsReader) -> HParams:
+        hp, rope = super().read(reader), None
         if hp.rope is not None:
             rope = reader.rope("neox", reader.integer("rope.dimension_count", hp.head_dim_k // 2))
         recurrent = tuple(not heads for heads in hp.n_head_kv)

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from engine.architectures.hunyuan_dense import HunyuanDense
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.hparams_reader import HParamsReader
 
@@ -12,7 +11,7 @@ class HunyuanMoE(HunyuanDense):
     name = "hunyuan-moe"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        hp = super().hparams(gguf)
-        width = HParamsReader(gguf, cls.name).integer("expert_shared_feed_forward_length", 0)
+    def read(cls, reader: HParamsReader) -> HParams:
+        hp = super().read(reader)
+        width = reader.integer("expert_shared_feed_forward_length", 0)
         return replace(hp, n_ff_shared=width or hp.n_ff[0])

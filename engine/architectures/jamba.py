@@ -1,6 +1,5 @@
 """Jamba: Mamba in most layers, attention without positions in others, experts in some (arXiv 2403.19887)."""
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams, Routing
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -15,8 +14,7 @@ class Jamba(Decoder):
     name = "jamba"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         kv_heads = reader.per_layer("attention.head_count_kv", reader.n_layer())
         return reader.hparams(
             rope=None,

@@ -3,7 +3,6 @@
 The code model also norms Q and K, has one more norm, and its gate comes after the values that it gates.
 """
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -20,8 +19,7 @@ class JinaBertV2(Encoder):
     activation = "gelu_erf"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         reader.only("attention.max_alibi_bias", MAX_BIAS)
         return reader.encoder(rope=None, max_bias=MAX_BIAS)
 

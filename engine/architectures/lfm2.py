@@ -1,6 +1,5 @@
 """LFM2: gated short convolutions, and attention in some layers (Liquid AI 2025, arXiv 2511.23404)."""
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams, Recurrence
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -12,10 +11,6 @@ from engine.nn.recurrent import ShortConvolution
 class LFM2(Decoder):
     name = "lfm2"
     output_norm_name = "token_embd_norm"  # llama.cpp's name
-
-    @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        return cls.read(HParamsReader(gguf, cls.name))
 
     @classmethod
     def read(cls, reader: HParamsReader) -> HParams:

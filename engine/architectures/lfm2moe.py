@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from engine.architectures.lfm2 import LFM2
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.hparams_reader import HParamsReader
 
@@ -12,8 +11,7 @@ class LFM2MoE(LFM2):
     name = "lfm2moe"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_dense = reader.integer("leading_dense_block_count", 0)
         routing = reader.routing("sigmoid", renormalise=True)
-        return replace(cls.read(reader), n_dense=n_dense, routing=routing)
+        return replace(super().read(reader), n_dense=n_dense, routing=routing)

@@ -4,7 +4,6 @@ Q and K are permuted for GPT-J-style (interleaved) RoPE. Optional: biases, a tie
 a sliding window.
 """
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.decoder import Decoder
 from engine.nn.hparams_reader import HParamsReader
@@ -14,6 +13,5 @@ class Llama(Decoder):
     name = "llama"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         return reader.hparams(rope="interleaved", windows=reader.windows(reader.integer("block_count")))

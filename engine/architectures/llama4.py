@@ -7,7 +7,6 @@ its sigmoid. In published files, no key states the chunks or the growth.
 from typing import Any
 
 from engine.architectures.llama import Llama
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -25,8 +24,7 @@ class Llama4(Llama):
     name = "llama4"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         windows = reader.windows(reader.n_layer(), WHOLE_EACH, CHUNK)
         more: dict[str, Any] = {}
         if any(windows):

@@ -1,6 +1,5 @@
 """Mamba and Falcon Mamba: one block per layer, without attention (Gu 2023, arXiv 2312.00752)."""
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
@@ -12,8 +11,7 @@ class MambaModel(Decoder):
     name = "mamba"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_layer = reader.n_layer()
         return reader.hparams(
             rope=None,

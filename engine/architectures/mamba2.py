@@ -1,6 +1,5 @@
 """Mamba 2: one block per layer, without attention (Dao 2024, arXiv 2405.21060)."""
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
@@ -12,8 +11,7 @@ class Mamba2Model(Decoder):
     name = "mamba2"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_layer = reader.n_layer()
         return reader.hparams(
             rope=None, n_head_kv=(0,) * n_layer, recurrence=reader.ssm(), recurrent=(True,) * n_layer

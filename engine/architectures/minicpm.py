@@ -3,7 +3,6 @@
 import math
 
 from engine.architectures.llama import Llama
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.hparams_reader import HParamsReader
 
@@ -14,8 +13,7 @@ class MiniCPM(Llama):
     name = "minicpm"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_layer, n_embd = reader.integer("block_count"), reader.integer("embedding_length")
         return reader.hparams(
             rope="interleaved",

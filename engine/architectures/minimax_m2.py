@@ -1,7 +1,6 @@
 """MiniMax M2 and M2.5: as OLMoE with partial RoPE; experts are chosen by biased sigmoids."""
 
 from engine.architectures.olmoe import OLMoE
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.hparams_reader import HParamsReader
 
@@ -10,6 +9,5 @@ class MiniMaxM2(OLMoE):
     name = "minimax-m2"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         return reader.hparams(rope="neox", routing=reader.routing("sigmoid", renormalise=True))

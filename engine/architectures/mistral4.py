@@ -6,8 +6,8 @@ Files written by llama.cpp's converter do not state how fast they grow; in all p
 from dataclasses import replace
 
 from engine.architectures.deepseek2 import DeepSeek2
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
+from engine.nn.hparams_reader import HParamsReader
 
 
 class Mistral4(DeepSeek2):
@@ -15,6 +15,6 @@ class Mistral4(DeepSeek2):
     temperature_scale = 0.10000000149011612  # in float32, as files that say it have it
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        hp = super().hparams(gguf)
+    def read(cls, reader: HParamsReader) -> HParams:
+        hp = super().read(reader)
         return replace(hp, routing=replace(hp.routing, judged_by=2))

@@ -1,6 +1,5 @@
 """ModernBERT: an encoder with norms before its blocks, RoPE, GeGLU, windows (arXiv 2412.13663)."""
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams, Rope
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -17,8 +16,7 @@ class ModernBert(Decoder):
     norms_embedding = True
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         reader.only("attention.causal", False)
         reader.only("hidden_activation", "gelu")
         n_layer = reader.integer("block_count")

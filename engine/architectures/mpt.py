@@ -1,6 +1,5 @@
 """MPT: LayerNorms, fused (optionally clamped) QKV, ALiBi (arXiv 2108.12409) or learned positions, GELU."""
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -14,9 +13,8 @@ class MPT(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
-        positions = gguf.tensors.get("position_embd.weight")
+    def read(cls, reader: HParamsReader) -> HParams:
+        positions = reader.gguf.tensors.get("position_embd.weight")
         return reader.hparams(
             rope=None,
             eps="layer",

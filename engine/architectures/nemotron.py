@@ -4,7 +4,6 @@ The 1 that it adds to its norms' weights is already in the file's weights.
 """
 
 from engine.architectures.qwen2 import Qwen2
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block
@@ -17,8 +16,8 @@ class Nemotron(Qwen2):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        return HParamsReader(gguf, cls.name).hparams(rope="neox", eps="layer")
+    def read(cls, reader: HParamsReader) -> HParams:
+        return reader.hparams(rope="neox", eps="layer")
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
         return FeedForward(binder, self.hp, i, activation="relu_squared", gate=None)

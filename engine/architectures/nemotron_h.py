@@ -4,7 +4,6 @@ ReLU (arXiv 2504.03624).
 
 from typing import Any
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -18,8 +17,7 @@ class NemotronH(Decoder):
     name = "nemotron_h"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_layer = reader.n_layer()
         n_ff = reader.per_layer("feed_forward_length", n_layer)
         kv_heads = reader.per_layer("attention.head_count_kv", n_layer)

@@ -1,6 +1,5 @@
 """Nomic BERT: as BERT, with NeoX-style RoPE, a gated SiLU, no biases (Nussbaum 2024, arXiv 2402.01613)."""
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.encoder import Encoder
 from engine.nn.hparams_reader import HParamsReader
@@ -12,5 +11,5 @@ class NomicBert(Encoder):
     gate = "split"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        return HParamsReader(gguf, cls.name).encoder(rope="neox")
+    def read(cls, reader: HParamsReader) -> HParams:
+        return reader.encoder(rope="neox")

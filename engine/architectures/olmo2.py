@@ -5,7 +5,6 @@ In OLMo 3 (arXiv 2512.13961) three of four layers have windows, and only the oth
 
 from typing import Any
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams, Rope
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -20,8 +19,7 @@ class OLMo2(Decoder):
     name = "olmo2"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         more: dict[str, Any] = {}
         if reader.integer("attention.sliding_window", 0):
             more["windows"] = reader.windows(reader.integer("block_count"), pattern=FULL_EACH)

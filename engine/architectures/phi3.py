@@ -1,6 +1,5 @@
 """Phi 3 and 4: as LLaMA, with fused QKV and gate-up matrices, NeoX-style RoPE (arXiv 2404.14219)."""
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block, Decoder
@@ -12,8 +11,7 @@ class Phi3(Decoder):
     name = "phi3"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         windows = reader.windows(reader.integer("block_count"))
         return reader.hparams(rope="neox", windows=windows, original_context_length=reader.long_rope())
 

@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 from engine.architectures.phi3 import Phi3
-from engine.gguf import GGUFFile
 from engine.hparams import HParams, Routing
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block
@@ -16,9 +15,9 @@ class PhiMoE(Phi3):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        HParamsReader(gguf, cls.name).only("expert_used_count", 2)
-        return replace(super().hparams(gguf), routing=Routing(weights="sparsemixer"))
+    def read(cls, reader: HParamsReader) -> HParams:
+        reader.only("expert_used_count", 2)
+        return replace(super().read(reader), routing=Routing(weights="sparsemixer"))
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
         return MixtureOfExperts(binder, self.hp, i)

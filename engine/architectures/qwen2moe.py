@@ -4,7 +4,6 @@ from dataclasses import replace
 from typing import ClassVar
 
 from engine.architectures.qwen2 import Qwen2
-from engine.gguf import GGUFFile
 from engine.hparams import HParams, Routing
 from engine.nn.binder import Binder
 from engine.nn.decoder import Block
@@ -17,9 +16,9 @@ class Qwen2MoE(Qwen2):
     renormalised: ClassVar[bool] = False
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        HParamsReader(gguf, cls.name).only("expert_weights_norm", cls.renormalised)
-        return replace(super().hparams(gguf), routing=Routing(renormalise=cls.renormalised))
+    def read(cls, reader: HParamsReader) -> HParams:
+        reader.only("expert_weights_norm", cls.renormalised)
+        return replace(super().read(reader), routing=Routing(renormalise=cls.renormalised))
 
     def feed_forward(self, binder: Binder, i: int) -> Block:
         return MixtureOfExperts(binder, self.hp, i, shared=True)

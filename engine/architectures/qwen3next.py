@@ -1,6 +1,5 @@
 """Qwen3-Next: three layers with a gated delta net, then one of gated attention; experts (Qwen 2025)."""
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -15,8 +14,7 @@ class Qwen3Next(Decoder):
     ffn_norm = "post_attention_norm"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         n_layer = reader.n_layer()
         recurrent = reader.linear_attention(n_layer, 4)
         heads = reader.per_layer("attention.head_count", n_layer)

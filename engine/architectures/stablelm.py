@@ -3,7 +3,6 @@
 The 12B norms Q and K per head, with separate weights for each head, and has parallel blocks on one norm.
 """
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -17,10 +16,9 @@ class StableLM(Decoder):
     norms = "layer"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         # The key is there and says nothing: what counts is whether there is a second norm.
-        parallel = "blk.0.ffn_norm.weight" not in gguf.tensors
+        parallel = "blk.0.ffn_norm.weight" not in reader.gguf.tensors
         return reader.hparams(rope="neox", eps="layer", parallel=parallel)
 
     def layer(self, binder: Binder, i: int) -> Layer:

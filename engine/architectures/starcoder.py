@@ -1,7 +1,6 @@
 """StarCoder and SantaCoder (GPT-BigCode): as GPT-2, with one KV head (arXiv 2305.06161)."""
 
 from engine.architectures.gpt2 import GPT2
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.hparams_reader import HParamsReader
 
@@ -10,6 +9,5 @@ class StarCoder(GPT2):
     name = "starcoder"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         return reader.hparams(rope=None, eps="layer", max_positions=reader.integer("context_length"))

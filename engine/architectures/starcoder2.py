@@ -1,7 +1,6 @@
 """StarCoder 2: LayerNorms, biases, NeoX-style RoPE, GELU (tanh form), a window (arXiv 2402.19173)."""
 
 from engine.architectures.gpt2 import GPT2
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.hparams_reader import HParamsReader
 
@@ -12,7 +11,6 @@ class StarCoder2(GPT2):
     name = "starcoder2"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
-        reader = HParamsReader(gguf, cls.name)
+    def read(cls, reader: HParamsReader) -> HParams:
         windows = reader.windows(reader.integer("block_count"), default=WINDOW)
         return reader.hparams(rope="neox", eps="layer", windows=windows)

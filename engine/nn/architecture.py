@@ -10,10 +10,11 @@ from engine.gguf import GGUFFile
 from engine.graph.forward_context import ForwardContext
 from engine.hparams import HParams
 from engine.nn.binder import Binder
+from engine.nn.hparams_reader import HParamsReader
 
 
 class Architecture(ABC):
-    """`hparams` reads the file, `bind` names the tensors, `build` adds them to a graph."""
+    """`read` reads the hyperparameters, `bind` names the tensors, `build` adds them to a graph."""
 
     name: ClassVar[str]  # `general.architecture`
 
@@ -21,9 +22,14 @@ class Architecture(ABC):
         self.hp = hp
 
     @classmethod
-    @abstractmethod
     def hparams(cls, gguf: GGUFFile) -> HParams:
         """Read the hyperparameters. Raises ModelError or UnsupportedModelError, which name the key."""
+        return cls.read(HParamsReader(gguf, cls.name))
+
+    @classmethod
+    @abstractmethod
+    def read(cls, reader: HParamsReader) -> HParams:
+        """The hyperparameters, each read through `reader`."""
 
     @abstractmethod
     def bind(self, binder: Binder) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.gguf import GGUFFile
 from engine.graph.forward_context import LongRopeFactors
 from engine.hparams import HParams, Rope
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer
+from engine.nn.hparams_reader import HParamsReader
 from support.builders.hparams import hparams
 from support.references.calculator import Calculator, Forward
 
@@ -70,7 +70,7 @@ class Frame(Decoder):
     """A decoder whose layers have no tensors."""
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
+    def read(cls, reader: HParamsReader) -> HParams:
         return HP
 
     def layer(self, binder: Binder, i: int) -> Layer:

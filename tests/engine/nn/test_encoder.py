@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.gguf import GGUFFile
 from engine.hparams import HParams
 from engine.nn.binder import Binder, TensorSpec
 from engine.nn.encoder import Encoder
+from engine.nn.hparams_reader import HParamsReader
 from support.builders.hparams import hparams
 from support.references.calculator import Calculator
 
@@ -27,7 +27,7 @@ class Bert(Encoder):
     activation = "gelu"
 
     @classmethod
-    def hparams(cls, gguf: GGUFFile) -> HParams:
+    def read(cls, reader: HParamsReader) -> HParams:
         return HP
 
 
