@@ -22,7 +22,7 @@ using B = Set::Bytes;
 using D = Set::Ints;
 using F = Set::Floats;
 constexpr int HALVES = ROWS / Set::LANES;
-constexpr int PREFETCH = 8192;  // bytes ahead: with few rows memory is the limit, and the hardware looks no further than a page
+constexpr int PREFETCH = 16384;  // bytes ahead: with few rows memory is the limit, and the hardware looks no further than a page
 
 template <ggml_type T>
 struct Type {
@@ -215,14 +215,17 @@ inline F accumulate(const B * w, const Factors & x, const Activations & a, F acc
     }
 }
 
-// Calls step(block, header, scales, quants) for each block of a group.
+// Calls step(block, header, scales, quants) for each block of a group. What follows is fetched evenly on the way, scales
+// included, into the second-level cache: twice the speed of fetching the quants into the first, which holds less.
 template <ggml_type T, class Step>
 inline void for_each_block(const uint8_t * group, int64_t n_blocks, Step step) {
     constexpr Format f = format_of(T);
     const uint8_t *header = group, *scales = group + f.header, *quants = group + scales_bytes(f, n_blocks);
+    const size_t block = group_bytes(f, n_blocks) / n_blocks;
+    const uint8_t *ahead = group + PREFETCH, *end = ahead;
     for (int64_t b = 0; b < n_blocks; b += f.per_super) {
         for (int j = 0; j < f.per_super; j++, quants += f.quants, scales += f.scales) {
-            for (int i = 0; i < f.quants; i += 64) __builtin_prefetch(quants + PREFETCH + i);
+            for (end += block; ahead < end; ahead += 64) __builtin_prefetch(ahead, 0, 2);
             step(b + j, header, scales, quants);
         }
         header = scales;
