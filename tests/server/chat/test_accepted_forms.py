@@ -35,9 +35,7 @@ def reordered(order: Sequence[int]) -> Render:
         ((0, 1, 2, 2, 3), False),  # twice
     ],
 )
-def test_a_form_is_accepted_if_every_text_is_shown_once_and_in_order(
-    order: Sequence[int], accepted: bool
-) -> None:
+def test_form_is_accepted_if_every_text_is_shown_once_in_order(order: Sequence[int], accepted: bool) -> None:
     assert AcceptedForms().accepts(FORM, reordered(order)) is accepted
 
 
@@ -55,7 +53,7 @@ def test_each_form_is_rendered_once() -> None:
     assert rendered == [4, 3]  # and a regular conversation
 
 
-def test_calls_come_with_a_tool_and_results_with_their_id() -> None:
+def test_probes_have_a_tool_and_matching_call_ids() -> None:
     def render(messages: list[dict[str, Any]], tools: Sequence[Any]) -> str:
         assert len(tools) == 1
         call = messages[1]["tool_calls"][0]
@@ -65,7 +63,7 @@ def test_calls_come_with_a_tool_and_results_with_their_id() -> None:
     assert AcceptedForms().accepts(("user", "calls", "tool", "tool:other", "user:empty"), render)
 
 
-def test_nothing_is_tried_after_a_limit_was_exceeded() -> None:
+def test_nothing_is_tried_after_a_limit_is_exceeded() -> None:
     def slow(messages: list[dict[str, Any]], tools: Sequence[Any]) -> str:
         raise TemplateLimitExceeded("too long")
 
@@ -74,7 +72,7 @@ def test_nothing_is_tried_after_a_limit_was_exceeded() -> None:
     assert forms.accepts(("user", "user"), slow)  # the conversation is rendered as it is
 
 
-def test_every_form_counts_as_accepted_if_not_even_a_regular_conversation_is_shown() -> None:
+def test_every_form_is_accepted_if_a_regular_conversation_is_not_shown() -> None:
     forms = AcceptedForms()
     assert forms.accepts(FORM, lambda messages, tools: "")
     assert forms.accepts(("user", "calls", "user"), lambda messages, tools: "")

@@ -29,7 +29,7 @@ def test_model_without_template_has_no_formats() -> None:
     assert load_chat_formats(Tokenizer()) is None
 
 
-def test_broken_template_is_returned_as_failure() -> None:
+def test_broken_template_gives_a_failure() -> None:
     assert isinstance(load_chat_formats(Tokenizer(chat_template="{% for")), TemplateFailed)
 
 

@@ -110,13 +110,13 @@ def test_turns_of_one_role_are_merged_with_a_blank_line_between() -> None:
     ]
 
 
-def test_an_answer_without_a_question_follows_an_empty_user_message() -> None:
+def test_answer_without_a_question_gets_an_empty_user_message_before_it() -> None:
     prompt = render(ALTERNATING, [system("s"), assistant("hello"), user("u")])
     assert prompt.text == "<s>\n[user] \n[assistant] hello\n[user] u\n"
     assert prompt.warnings[0].startswith("messages[1] got an empty user message before it")
 
 
-def test_the_continued_answer_stays_the_last() -> None:
+def test_continued_answer_stays_last() -> None:
     prompt = render(ALTERNATING, [system("s"), user("a"), user("b"), assistant("Once ")])
     assert prompt.text == "<s>\n[user] a\n\nb\n[assistant] Once "
     assert prompt.in_content
@@ -135,7 +135,7 @@ def test_merged_calls_and_reasoning_are_kept() -> None:
     assert [call["id"] for call in merged["tool_calls"]] == ["x"]
 
 
-def test_results_are_paired_with_calls_that_have_none() -> None:
+def test_results_are_paired_with_calls_without_results() -> None:
     call = {"id": "x", "type": "function", "function": {"name": "f", "arguments": "{}"}}
     talk = [user("u"), {"role": "assistant", "content": "", "tool_calls": [call]}]
     talk.append({"role": "tool", "content": "r", "tool_call_id": "y"})
@@ -144,7 +144,7 @@ def test_results_are_paired_with_calls_that_have_none() -> None:
     assert ordered.warnings[0].startswith("messages[2] became the result of a call before it")
 
 
-def test_calls_and_results_without_each_other_become_text() -> None:
+def test_unpaired_calls_and_results_become_text() -> None:
     call = {"id": "x", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
     talk = [user("u"), {"role": "assistant", "content": "so", "tool_calls": [call]}, user("v")]
     ordered = order_messages(talk, only(), False)
@@ -168,7 +168,7 @@ def test_a_template_that_needs_variables_gets_the_messages_unchanged() -> None:
         render(source, [user("u"), system("s")], extra={"style": "plain"})
 
 
-def test_many_changes_are_counted() -> None:
+def test_many_changes_are_summarized_by_their_number() -> None:
     talk = [message for i in range(20) for message in (user(str(i)), assistant("a"), system("s"))]
     warnings = order_messages(talk, only("user user assistant user user"), False).warnings
     assert len(warnings) == MAX_WARNINGS

@@ -168,7 +168,7 @@ def test_outcome_of_every_order_is_as_recorded_and_no_text_is_lost(path: Path) -
     assert not different
 
 
-def test_the_table_is_of_these_orders_and_templates() -> None:
+def test_recorded_table_covers_every_order_and_existing_templates() -> None:
     assert list(RECORDED) == list(ORDERS)
     stems = {path.stem for path in FILES}
     for outcomes in RECORDED.values():

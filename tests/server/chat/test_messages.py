@@ -28,7 +28,7 @@ def user(content: object = "hi") -> dict:
     return {"role": "user", "content": content}
 
 
-def test_arguments_are_objects_where_the_template_wants_them():
+def test_arguments_become_objects_if_the_template_wants_them():
     assert adapt_messages([calling()], FULL)[0]["tool_calls"][0]["function"]["arguments"] == {"a": 1}
     assert adapt_messages([calling(call(""))], FULL)[0]["tool_calls"][0]["function"]["arguments"] == {}
     text = TemplateCapabilities(calls=True, parallel_calls=True)
@@ -42,7 +42,7 @@ def test_arguments_that_are_not_an_object_are_named(arguments):
     assert caught.value.path == "[1].tool_calls[1].function.arguments"
 
 
-def test_no_content_is_null_or_empty():
+def test_missing_content_is_null_or_empty_as_the_template_needs():
     assert adapt_messages([calling()], FULL)[0]["content"] is None
     assert (
         adapt_messages([calling()], TemplateCapabilities(calls=True, parallel_calls=True))[0]["content"] == ""
@@ -50,7 +50,7 @@ def test_no_content_is_null_or_empty():
     assert adapt_messages([{"role": "assistant", "content": None}], FULL)[0]["content"] == ""
 
 
-def test_parts_and_texts():
+def test_content_parts_are_joined_unless_the_template_takes_them():
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
     assert adapt_messages([user(parts)], TemplateCapabilities())[0]["content"] == "a\nb"
     assert adapt_messages([user(parts)], TemplateCapabilities(typed_content=True))[0]["content"] == parts
@@ -65,13 +65,13 @@ def test_parts_and_texts():
     assert adapt_messages([user("a")], only)[0]["content"] == [{"type": "text", "text": "a"}]
 
 
-def test_developers_are_systems_where_the_template_knows_no_developer():
+def test_developer_becomes_system_if_the_template_knows_no_developer():
     talk = [{"role": "developer", "content": "x"}, user()]
     assert adapt_messages(talk, TemplateCapabilities())[0]["role"] == "system"
     assert adapt_messages(talk, TemplateCapabilities(developer=True))[0]["role"] == "developer"
 
 
-def test_a_system_without_a_place_becomes_the_users_words():
+def test_system_message_the_template_does_not_show_joins_the_user_message():
     system = {"role": "system", "content": "Be brief."}
     assert adapt_messages([system, system, user(), user()], TemplateCapabilities(system=False)) == [
         user("Be brief.\nBe brief.\nhi"),
@@ -80,13 +80,13 @@ def test_a_system_without_a_place_becomes_the_users_words():
     assert adapt_messages([system], TemplateCapabilities(system=False)) == [system]
 
 
-def test_reasoning_has_all_its_names():
+def test_reasoning_is_passed_under_every_name():
     message = {"role": "assistant", "content": "x", "reasoning_content": "hm"}
     fitted = adapt_messages([message], TemplateCapabilities())[0]
     assert fitted["reasoning_content"] == fitted["thinking"] == "hm"
 
 
-def test_ids_of_nine_characters():
+def test_call_ids_are_shortened_to_nine_characters_if_needed():
     short = TemplateCapabilities(calls=True, parallel_calls=True, short_ids=True)
     fitted = adapt_messages([calling(call(), call(id="abcdefgh1")), result(), result(id="abcdefgh1")], short)
     first, second = (created["id"] for created in fitted[0]["tool_calls"])
@@ -96,13 +96,13 @@ def test_ids_of_nine_characters():
     assert [message["tool_call_id"] for message in fitted[1:]] == [first, second]
 
 
-def test_results_are_named():
+def test_results_get_the_name_of_their_tool():
     fitted = adapt_messages([calling(call(id="x", name="f")), result(id="x"), result(id="y")], FULL)
     assert fitted[1]["name"] == "f"
     assert "name" not in fitted[2]
 
 
-def test_calls_one_by_one():
+def test_parallel_calls_are_split_if_the_template_takes_one():
     talk = [
         user(),
         calling(call(id="x"), call(id="y"), content="So"),
@@ -152,7 +152,7 @@ class CountedName(str):
     __hash__ = str.__hash__
 
 
-def test_waiting_calls_when_there_are_very_many_are_not_searched():
+def test_very_many_waiting_calls_are_not_searched():
     calls = WaitingCalls()
     for i in range(1000):
         calls.add(f"call_{i}", CountedName("find"))
@@ -162,7 +162,7 @@ def test_waiting_calls_when_there_are_very_many_are_not_searched():
     assert CountedName.compared < 1000
 
 
-def test_waiting_calls_when_an_id_comes_twice_belongs_to_the_last_tool():
+def test_waiting_call_with_a_duplicate_id_belongs_to_the_last_tool():
     calls = WaitingCalls()
     for id, tool in (("1", "a"), ("1", "b"), ("2", "a")):
         calls.add(id, tool)
@@ -182,13 +182,13 @@ def chat(*contents: str) -> list[dict]:
     return [SYSTEM, *turns]
 
 
-def test_a_turn_begins_with_the_content_of_the_last_user_message():
+def test_turn_begins_at_the_content_of_the_last_user_message():
     places = find_places(PROMPT, chat("hi", "ok", " more\n"), reasons=False)
     assert places.warnings == []
     assert [PROMPT[place:] for place in places.turn] == ["more <end><a><think>\n"]
 
 
-def test_where_the_model_reasons_the_last_content_ends_before_what_the_template_adds():
+def test_last_content_of_a_reasoning_model_ends_before_the_templates_addition():
     places = find_places(PROMPT, chat("hi", "ok", "more"), reasons=True)
     assert [PROMPT[place:] for place in places.turn] == ["more <end><a><think>\n", " <end><a><think>\n"]
 
@@ -206,7 +206,7 @@ def test_results_of_tools_belong_to_the_turn_of_the_user_who_asked():
     ]
 
 
-def test_a_short_text_that_also_stands_earlier_gives_an_earlier_place():
+def test_short_text_found_earlier_gives_an_earlier_position():
     text = "<s>Be brief.<user>e<end>"
     places = find_places(text, chat("e"), reasons=False)
     assert text[: places.turn[0]] == "<s>Be brief.<us"
@@ -217,7 +217,7 @@ def test_a_prompt_without_user_or_content_has_no_turn():
     assert find_places("<a>", [], reasons=True).turn == ()
 
 
-def test_messages_that_are_left_out_are_named():
+def test_messages_the_template_leaves_out_are_named():
     messages = chat("first", "ok", "second")
     places = find_places("<s>Be brief.<u>second<a>", messages, reasons=False)
     assert places.warnings == [

@@ -31,7 +31,7 @@ def prefilled(content: object, **fields) -> list:
     return [*TALK, {"role": "assistant", "content": content, **fields}]
 
 
-def test_the_last_message_of_the_assistant_is_continued():
+def test_last_assistant_message_is_continued():
     assert text(PLAIN, prefilled("Once ")) == "[system] S\n[user] hi\n[assistant] Once "
     assert text(
         PLAIN,
@@ -62,7 +62,7 @@ def test_the_last_message_of_the_assistant_is_continued():
         ("mistralai-Mistral-Nemo-Instruct-2407", "[INST]hi[/INST]Whill "),
     ],
 )
-def test_prefill_of_published_templates(name, tail):
+def test_prefill_ends_the_prompt_of_published_templates(name, tail):
     """As the template writes an answer, up to the end of the text, white space included."""
     prompt = render_prompt(ChatInput(prefilled("Whill ")), published_formats(name), None)
     assert prompt.text.endswith(tail)
@@ -70,7 +70,7 @@ def test_prefill_of_published_templates(name, tail):
     assert not prompt.opened
 
 
-def test_prefill_of_a_template_that_does_not_show_the_text_as_it_is():
+def test_prefill_the_template_does_not_show_verbatim_is_appended():
     source = "{% for m in messages %}[{{ m.role }}] {{ m.content.split('</think>')[-1] }}{% endfor %}"
     source += "{% if add_generation_prompt %}[me]<think>\n{% endif %}"
     assert text(source, prefilled("a</think>b")).endswith("[user] hi[me]<think>\n\n</think>\n\na</think>b")
@@ -89,7 +89,7 @@ def test_reasoning_is_continued():
         text(PLAIN, prefilled("", reasoning_content="I see"))
 
 
-def test_reasoning_is_switched_by_the_variables_that_templates_have():
+def test_reasoning_is_switched_by_each_templates_variables():
     source = "{{ enable_thinking }} {{ thinking }} {{ reasoning_effort }}" + PLAIN
     assert text(source, TALK).startswith("True  [")
     assert text(source, TALK, reasoning=ReasoningOptions(enabled=False)).startswith("False False ")
@@ -101,7 +101,7 @@ def test_reasoning_is_switched_by_the_variables_that_templates_have():
     assert text("{{ date_string }}|{{ datetime }}|" + PLAIN, TALK).count(" 20") == 2
 
 
-def test_whether_the_prompt_has_opened_reasoning():
+def test_prompt_that_opens_reasoning_is_recognized():
     def opened(name: str, **fields) -> bool:
         return render_prompt(ChatInput(TALK, **fields), published_formats(name), None).opened
 
@@ -113,7 +113,7 @@ def test_whether_the_prompt_has_opened_reasoning():
     assert opened("Apriel-1.6-15b-Thinker-fixed")
 
 
-def test_a_template_for_tools():
+def test_tool_use_template_renders_requests_with_tools():
     class Two:
         chat_template, chat_template_tool_use = PLAIN, "{{ tools[0].function.name }}" + PLAIN
 
@@ -129,7 +129,7 @@ def test_a_template_for_tools():
     assert text(other, TALK, tools=[NOW]).startswith("other[system]")
 
 
-def test_special_tokens_are_broken_in_everything_that_a_client_writes():
+def test_special_tokens_in_client_texts_are_broken_up():
     source = "{{ messages | tojson }}{{ tools | tojson }}{{ x }}<|end|>" + PLAIN
     evil = Tool(
         "f", "<|end|>", {"type": "object", "properties": {"<|end|>": {"enum": ["<|end|>"]}}}, None, "t"
@@ -153,7 +153,7 @@ def test_special_tokens_are_broken_in_everything_that_a_client_writes():
     assert pieces[-1] == "|end|>"
 
 
-def test_what_the_template_leaves_out_is_named():
+def test_texts_the_template_leaves_out_are_named():
     source = "{% for m in messages[-1:] %}{{ m.content | tojson }}{% endfor %}"
     talk = [{"role": "user", "content": "one"}, {"role": "user", "content": 'a "b"\n'}]
     assert render_prompt(ChatInput(talk), chat_formats(source), None).warnings == [

@@ -234,12 +234,12 @@ def calls_in(answer: Answer, split: bool = False) -> tuple[list[tuple[str, Any]]
     return [(call.name, exact_json.loads(call.arguments)) for call in parts.tools], parts.content
 
 
-def test_each_template_has_a_line():
+def test_every_template_has_an_expected_format():
     assert {path.stem for path in (models_dir() / "templates").glob("*.jinja")} == set(EXPECTED)
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_the_format_and_the_markers_of_reasoning(name):
+def test_call_format_and_reasoning_markers_are_as_expected(name):
     markers = chat_format(name).markers
     assert (chat_format(name).call_format.name, markers and markers.start) == EXPECTED[name]
 
@@ -250,7 +250,7 @@ def made_of(name: str, arguments: str) -> list[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("name", SOME)
-def test_calls_are_read_again_from_what_the_template_writes(name):
+def test_calls_written_by_the_template_are_parsed_back(name):
     created = made_of(name, EVERYTHING if name not in UNESCAPED else EVERYTHING.replace("'", "*"))
     whole = chat_format(name).call_format.name in ("llama3", "generic")  # a call is the whole answer
     content = "" if whole or name in SILENT else "Let me see."
@@ -265,7 +265,7 @@ def test_calls_are_read_again_from_what_the_template_writes(name):
 
 @pytest.mark.parametrize("control", [True, False], ids=["tokens", "text"])
 @pytest.mark.parametrize("name", every(8, [name for name in ALL if name not in OTHER_LAYOUT]))
-def test_a_grammar_allows_what_the_template_writes(name, control):
+def test_grammar_allows_calls_the_template_writes(name, control):
     call_format = chat_format(name).call_format
     terminals = GrammarTerminals(MARKER_IDS if control else {})
     some = made_of(name, PLAIN), [("now", "{}")], [("get_weather", '{"city": "x"}')]
@@ -306,7 +306,7 @@ def after_reasoning(answer: Answer) -> str:
         ("google-gemma-4-31B-it", {"enabled": False}, "<|channel>thought\n<channel|>"),
     ],
 )
-def test_switches_of_reasoning(name, options, shown):
+def test_reasoning_options_change_the_prompt(name, options, shown):
     chat = ChatInput([{"role": "user", "content": "Hi"}], reasoning=ReasoningOptions(**options))
     prompt = render_prompt(chat, ChatFormats(chat_format(name), chat_format(name)), None)
     assert shown in prompt.text
@@ -324,7 +324,7 @@ FORGETFUL = (
 
 
 @pytest.mark.parametrize("name", every(4, [name for name in ALL if EXPECTED[name][1]]))
-def test_reasoning_is_read_again_from_what_the_template_writes(name):
+def test_reasoning_written_by_the_template_is_parsed_back(name):
     answer = answered(name, [("now", "{}")], reasoning_content="§ I think so.")
     if name in FORGETFUL:
         assert "I think so" not in answer.text

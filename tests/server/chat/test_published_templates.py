@@ -126,12 +126,12 @@ def rendered(template: ChatTemplate, messages: Any, **options: Any) -> str | Non
         return None
 
 
-def test_there_are_templates():
+def test_published_templates_are_present():
     assert len(FILES) > 60
 
 
 @pytest.mark.parametrize("path", every(23, FILES), ids=lambda path: path.stem)
-def test_the_same_text_as_transformers(path):
+def test_rendered_text_equals_that_of_transformers(path):
     source = path.read_text(encoding="utf-8")
     template = chat_template(source)
     dates = {"date_string": "01 Jan 2026", "datetime": "Jan 01 2026"}

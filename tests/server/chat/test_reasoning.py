@@ -44,7 +44,7 @@ def split(
         ("", "", ""),
     ],
 )
-def test_a_block_at_the_beginning(text, content, reasoning):
+def test_block_at_the_beginning_is_reasoning(text, content, reasoning):
     assert split(text) == OutputDelta(content, reasoning)
     raw = split(text, raw=True)
     assert raw == OutputDelta(text)
@@ -59,17 +59,17 @@ def test_a_block_at_the_beginning(text, content, reasoning):
         ("I see", "", "I see"),
     ],
 )
-def test_a_block_that_the_prompt_opened(text, content, reasoning):
+def test_block_opened_by_the_prompt_is_reasoning(text, content, reasoning):
     assert split(text, opened=True) == OutputDelta(content, reasoning)
     assert split(text, opened=True, raw=True) == OutputDelta(text)
 
 
-def test_markers_of_other_models():
+def test_markers_of_every_known_model_are_split():
     for markers in KNOWN_MARKERS:
         assert split(f"{markers.start}hm{markers.end}yes", markers=markers) == OutputDelta("yes", "hm")
 
 
-def test_calls_follow_reasoning_but_are_not_looked_for_in_it():
+def test_calls_are_parsed_after_reasoning_but_not_in_it():
     text = (
         '<think>Maybe <tool_call>{"name": "now"}</tool_call>?</think>\n<tool_call>{"name": "now"}</tool_call>'
     )
@@ -82,7 +82,7 @@ def test_calls_follow_reasoning_but_are_not_looked_for_in_it():
         assert parts[:2] == ((f"<think>{shown}</think>", "") if raw else ("", shown))
 
 
-def test_what_is_reasoning_at_the_moment():
+def test_parser_knows_whether_it_is_in_reasoning():
     parser = AnswerParser(ReasoningParser(THINK, False), None)
     seen = []
     for piece in ("<th", "ink>", "hm", "</think>", "yes"):
@@ -100,7 +100,7 @@ def test_what_is_reasoning_at_the_moment():
     st.booleans(),
     st.booleans(),
 )
-def test_any_split_is_the_same(pieces, opened, raw):
+def test_any_split_of_the_text_gives_the_same_answer(pieces, opened, raw):
     text = "".join(pieces)
     parts = read(AnswerParser(ReasoningParser(THINK, opened, raw), None, raw), pieces)
     assert parts == split(text, opened=opened, raw=raw)
@@ -109,7 +109,7 @@ def test_any_split_is_the_same(pieces, opened, raw):
         assert parts == OutputDelta(text)
 
 
-def test_which_markers_a_model_has():
+def test_reasoning_markers_are_found_for_each_model():
     def none(text: str) -> bool:
         return False
 

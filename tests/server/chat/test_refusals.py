@@ -21,7 +21,7 @@ def text(source: str | ChatFormats, messages, **fields) -> str:
     return render_prompt(ChatInput(messages, **fields), formats, None).text
 
 
-def test_a_message_that_cannot_be_rendered_is_named_with_the_templates_reason():
+def test_unrenderable_message_is_named_with_the_templates_reason():
     source = "{% for m in messages %}{% if m.content == 'bad' %}{{ raise_exception('no') }}{% endif %}"
     source += "{{ m.content }}{% endfor %}"
     talk = [
@@ -51,7 +51,7 @@ def test_a_template_that_refuses_everything_blames_no_message():
         ({"low"}, "any", None),
     ],
 )
-def test_the_nearest_effort_that_the_template_accepts(accepted, effort, expected):
+def test_nearest_effort_the_template_accepts_is_used(accepted, effort, expected):
     def render(level: str) -> None:
         if level not in accepted:
             raise TemplateFailed(level)
@@ -59,7 +59,7 @@ def test_the_nearest_effort_that_the_template_accepts(accepted, effort, expected
     assert accepted_effort(render, effort) == expected
 
 
-def test_templates_that_cannot_do_without_descriptions():
+def test_templates_that_need_descriptions_get_empty_ones():
     tool = Tool("f", None, {"type": "object", "properties": {"x": {"type": "string"}}}, None, "t")
     assert "x" in text(
         published_formats("CohereForAI-c4ai-command-r-plus-tool_use"), [user("hi")], tools=[tool]

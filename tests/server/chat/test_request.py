@@ -28,7 +28,9 @@ CALL = {"id": "a", "type": "function", "function": {"name": "f", "arguments": "{
         (ASSISTANT, {"continue_final_message": "reasoning_content"}, True),
     ],
 )
-def test_continues_by_last_role_and_fields(last: Any, fields: dict[str, Any], expected: bool) -> None:
+def test_continuation_depends_on_last_role_and_fields(
+    last: Any, fields: dict[str, Any], expected: bool
+) -> None:
     chat = ChatInput([USER, last], **fields)
     assert chat.continues is expected
     chat.check_turns()
@@ -81,7 +83,7 @@ def test_tool_without_parameters_has_an_empty_schema() -> None:
     assert Tool("f", None, None, None, "t").wire()["function"]["description"] == ""
 
 
-def test_tools_and_existing_choice_pass() -> None:
+def test_tools_with_an_existing_choice_are_accepted() -> None:
     check_tools(TOOLS, ToolChoice("required", ("now",)))
     check_tools((), ToolChoice())
 

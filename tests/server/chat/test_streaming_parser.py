@@ -55,7 +55,7 @@ NOISE += [
 @pytest.mark.parametrize("call_format", every(3, CALLS))
 @examples(60)
 @given(data=st.data())
-def test_any_split_is_the_same(call_format, data):
+def test_any_split_of_the_text_gives_the_same_answer(call_format, data):
     """Of calls with anything in between, and of their fragments."""
     noise = st.lists(st.sampled_from([*NOISE, CALLS[call_format]]), max_size=8).map("".join)
     text = data.draw(st.one_of(st.just(CALLS[call_format]), noise))
@@ -66,7 +66,7 @@ def test_any_split_is_the_same(call_format, data):
     assert read(new_parser(call_format), list(text)) == whole
 
 
-def test_the_first_delta_of_a_call_has_its_name():
+def test_first_delta_of_a_call_has_its_name():
     parser = new_parser("hermes")
     assert parser.push('<tool_call>\n{"name": "get_weather"') == OutputDelta(
         tools=(ToolCallDelta(0, "id1", "get_weather"),)

@@ -60,7 +60,7 @@ def called(arguments: str, content: str = "") -> list:
     ]
 
 
-def test_calls_are_written_as_the_model_writes_them():
+def test_calls_are_written_in_the_models_own_format():
     shown = text(published_formats("LFM2-8B-A1B"), called('{"x": 1.1, "y": "it\'s"}', "So"), tools=[NOW])
     call = """now(x=1.1, y="it's")"""
     assert f"assistant\nSo<|tool_call_start|>[{call}, {call}]<|tool_call_end|><|im_end|>" in shown
@@ -86,7 +86,7 @@ def test_written_calls_need_arguments_that_are_json():
     assert failure.value.path == "[1].tool_calls[0].function.arguments"
 
 
-def test_written_values_that_are_not_strings_are_marked_as_such_and_keep_their_digits():
+def test_written_values_other_than_strings_are_marked_and_keep_their_digits():
     call_format = FORMATS["deepseek-v3.2"]
     assert isinstance(call_format, WritableFormat)
     call = call_format.written([("f", '{"a": "x", "b": 1.00000000000000000001}')])

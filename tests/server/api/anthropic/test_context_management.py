@@ -58,7 +58,7 @@ async def test_clear_thinking_when_everything_is_kept_changes_nothing(tmp_path, 
     ("keep", "left"),
     [(None, ["four"]), ({"type": "thinking_turns", "value": 2}, ["three", "four"])],
 )
-async def test_clear_thinking_of_older_turns_is_left_out_and_counted(tmp_path, keep, left):
+async def test_clear_thinking_drops_and_counts_thinking_of_older_turns(tmp_path, keep, left):
     actual, response = await thoughts(tmp_path, {"type": CLEAR, "keep": keep})
     assert actual == left
     cleared = ["one two", "three"][: 3 - len(left)]
@@ -67,14 +67,14 @@ async def test_clear_thinking_of_older_turns_is_left_out_and_counted(tmp_path, k
     assert response.json()["context_management"] == {"applied_edits": [edit]}
 
 
-async def test_a_stream_tells_of_the_edits_at_its_end(tmp_path):
+async def test_stream_reports_applied_edits_at_its_end(tmp_path):
     _, response = await thoughts(tmp_path, {"type": CLEAR}, stream=True)
     delta = named_events(response.text)[-2]
     assert [edit["cleared_thinking_turns"] for edit in delta["context_management"]["applied_edits"]] == [2]
 
 
 @pytest.mark.parametrize("kind", ["clear_tool_uses_20250919", "compact_20260112"])
-async def test_other_edits_leave_the_conversation_whole_with_a_warning(tmp_path, kind):
+async def test_other_edits_get_a_warning_and_change_nothing(tmp_path, kind):
     actual, response = await thoughts(
         tmp_path, {"type": kind, "trigger": {"type": "input_tokens", "value": 1}}
     )
@@ -84,7 +84,7 @@ async def test_other_edits_leave_the_conversation_whole_with_a_warning(tmp_path,
     assert warning.startswith("context_management.edits[0] has no effect")
 
 
-async def test_the_response_when_nothing_is_requested_has_no_such_field(tmp_path):
+async def test_response_without_requested_edits_has_no_edits_field(tmp_path):
     _, response = await thoughts(tmp_path, context_management=None)
     assert "context_management" not in response.json()
 
@@ -105,7 +105,7 @@ async def test_the_response_when_nothing_is_requested_has_no_such_field(tmp_path
         ),
     ],
 )
-async def test_edits_that_are_malformed_are_refused_by_name(path, management, param):
+async def test_malformed_edits_are_refused_by_name(path, management, param):
     fields = {"max_tokens": 9} if path == MESSAGES else {}
     async with client() as http:
         response = await http.post(
@@ -126,7 +126,7 @@ async def test_counted_tokens_are_those_after_the_edits(tmp_path):
 
 
 @pytest.mark.parametrize("route", [MESSAGES, COUNT])
-async def test_edits_more_than_the_limit_is_refused(route):
+async def test_more_edits_than_the_limit_are_refused(route):
     fields = body(*[{"type": CLEAR}] * 33)
     if route == COUNT:
         del fields["max_tokens"]
@@ -137,7 +137,7 @@ async def test_edits_more_than_the_limit_is_refused(route):
     assert message in response.json()["error"]["message"]
 
 
-async def test_clear_thinking_counts_tokens_outside_of_the_event_loop(tmp_path, monkeypatch):
+async def test_clear_thinking_counts_tokens_outside_the_event_loop(tmp_path, monkeypatch):
     threads = []
     engine = FakeEngine(n_ctx=4096)
     encode = type(engine.tokenizer).encode

@@ -23,7 +23,7 @@ def refusal(response, status):
 
 
 @pytest.mark.parametrize("path", [MESSAGES, COUNT])
-async def test_refusals_of_every_layer(path):
+async def test_refusals_of_every_layer_have_the_anthropic_shape(path):
     app = make_app(api_key=["sesame"], max_body_bytes=1024)
     key = {"x-api-key": "sesame", "anthropic-version": "2023-06-01"}
     async with client(app) as http:
@@ -47,7 +47,7 @@ async def test_refusals_of_every_layer(path):
         assert type == "permission_error"
 
 
-async def test_a_full_queue_and_a_model_that_is_not_there():
+async def test_full_queue_and_unavailable_model_have_their_error_types():
     engine = FakeEngine()
     async with client(engine) as http:
         engine.full = True
@@ -63,7 +63,7 @@ async def test_a_full_queue_and_a_model_that_is_not_there():
         assert refusal(await http.post(MESSAGES, json=BODY), 503)[0] == "api_error"
 
 
-async def test_a_prompt_that_does_not_fit_is_phrased_for_clients_that_compact():
+async def test_overlong_prompt_error_is_phrased_for_clients_that_compact():
     engine = FakeEngine(n_ctx=64)
     async with client(engine) as http:
         body = {**BODY, "messages": user("A cat. " * 40)}
@@ -76,7 +76,7 @@ async def test_a_prompt_that_does_not_fit_is_phrased_for_clients_that_compact():
         assert (await http.post(MESSAGES, json=fits)).status_code == 200
 
 
-async def test_faults_of_ours_tell_nothing():
+async def test_internal_errors_reveal_no_details():
     async with client(FakeEngine(fail_after=0)) as http:
         for stream in (False, True):
             type, message = refusal(await http.post(MESSAGES, json={**BODY, "stream": stream}), 500)
@@ -94,7 +94,7 @@ async def test_an_error_in_the_middle_of_a_stream_is_an_event():
     assert "secret" not in json.dumps(last)
 
 
-async def test_other_routes_keep_their_shape():
+async def test_errors_of_other_routes_keep_their_shape():
     async with client() as http:
         response = await http.post("/v1/chat/completions", json={})
         assert set(response.json()) == {"error"}

@@ -54,7 +54,7 @@ def without_marks(message):
     return {**message, "id": "", "content": content, "usage": {**message["usage"], "timings": None}}
 
 
-async def test_a_whole_message():
+async def test_whole_message_has_every_field():
     engine = FakeEngine(cached_n=2)
     response = await create(engine)
     usage = response.pop("usage")
@@ -72,7 +72,7 @@ async def test_a_whole_message():
     assert usage["output_tokens"] == usage["timings"]["predicted_n"] == len(engine.reply) + 1
 
 
-async def test_a_stream_makes_the_same_message():
+async def test_stream_adds_up_to_the_whole_message():
     events = await stream(FakeEngine(cached_n=2))
     assert events[0]["message"]["usage"]["cache_read_input_tokens"] == 2
     assert events[-1] == {"type": "message_stop"}
@@ -80,7 +80,7 @@ async def test_a_stream_makes_the_same_message():
 
 
 @pytest.mark.parametrize("display", ["summarized", "omitted"])
-async def test_thinking_and_the_use_of_tools_are_blocks(tmp_path, display):
+async def test_thinking_and_tool_use_are_blocks(tmp_path, display):
     def app():
         engine = FakeEngine("<think>well</think>" + CALL)
         return make_app(engine, chat_template=template(tmp_path, THINKING))
@@ -112,7 +112,7 @@ async def test_thinking_and_the_use_of_tools_are_blocks(tmp_path, display):
         ({"timeout_ms": 1}, "max_tokens", None),
     ],
 )
-async def test_why_it_stops(body, reason, word):
+async def test_stop_reason_says_why_generation_ended(body, reason, word):
     def engine():
         return FakeEngine(prefill_s=0.05 if "timeout_ms" in body else 0.0)
 
@@ -122,7 +122,7 @@ async def test_why_it_stops(body, reason, word):
     assert delta == {"stop_reason": reason, "stop_sequence": word}
 
 
-async def test_it_stops_when_the_context_is_full():
+async def test_full_context_is_reported_as_its_stop_reason():
     class Full(FakeEngine):
         def script(self, request):
             room = self.n_ctx - len(request.prompt)
@@ -145,7 +145,7 @@ async def test_an_empty_answer_is_an_empty_block():
     ]
 
 
-async def test_arguments_that_are_not_an_object_are_reported():
+async def test_arguments_that_are_not_an_object_get_a_warning():
     engine = FakeEngine(CALL[: CALL.index("1}")], eos=False)
     response = await create(engine, tools=[TOOL], max_tokens=len(ids(CALL[: CALL.index("1}")])))
     assert response["stop_reason"] == "max_tokens"
@@ -159,7 +159,7 @@ async def test_return_tokens_adds_the_token_ids():
     assert (await stream(None, return_tokens=True))[-2]["tokens"] == whole["tokens"]
 
 
-async def test_signs_of_life_are_pings():
+async def test_keep_alives_are_ping_events():
     app = make_app(FakeEngine(prefill_s=0.2), keep_alive_s=0.05)
     events = await stream(app)
     assert events[0] == {"type": "ping"}

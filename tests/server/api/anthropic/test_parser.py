@@ -75,7 +75,7 @@ async def test_invalid_values_are_refused_by_name(field, value, param):
     assert engine.seen == []
 
 
-async def test_threads_when_requested_are_refused_so_that_clients_fall_back():
+async def test_requested_threads_are_refused_so_that_clients_fall_back():
     engine = FakeEngine()
     async with client(engine) as http:
         response = await http.post(MESSAGES, json=request(thread={"type": "create"}))
@@ -112,7 +112,7 @@ async def test_fields_without_effect_are_named():
     assert delta["warnings"] == whole["warnings"]
 
 
-async def test_blocks_become_one_conversation(tmp_path):
+async def test_content_blocks_become_one_conversation(tmp_path):
     engine = FakeEngine()
     use = {"type": "tool_use", "id": "t1", "name": "find", "input": {"x": 1}}
     other = {**use, "id": "t2", "input": {}}
@@ -160,7 +160,7 @@ async def test_blocks_become_one_conversation(tmp_path):
     assert [text.split()[0] for text in response["warnings"]] == ["messages[2].content[1]", "cache_control"]
 
 
-async def test_a_last_message_of_the_assistant_is_gone_on_with():
+async def test_trailing_assistant_message_is_continued():
     engine = FakeEngine()
     response = await create(engine, messages=[*user("A cat"), {"role": "assistant", "content": "Once upon"}])
     assert tokenizer().token_text(engine.seen[0].prompt[-1]) != "<|assistant|>"
@@ -168,11 +168,11 @@ async def test_a_last_message_of_the_assistant_is_gone_on_with():
     assert response["content"][0]["text"] == TEXT  # without what the client wrote
 
 
-async def test_no_messages_at_all_are_answered():
+async def test_request_without_messages_is_answered():
     assert (await create(None, messages=[]))["content"][0]["text"] == TEXT
 
 
-async def test_images_are_refused_in_llama_servers_words():
+async def test_images_are_refused_with_llama_servers_message():
     results = [{"type": "tool_result", "tool_use_id": "t", "content": [{"type": "text", "text": "x"}, PNG]}]
     use = {"type": "tool_use", "id": "t", "name": "f", "input": {}}
     messages = [*user("x"), {"role": "assistant", "content": [use]}, {"role": "user", "content": results}]

@@ -13,7 +13,7 @@ from support.fakes.engine import FakeEngine, make_app
 pytestmark = pytest.mark.asyncio
 
 
-async def test_counted_tokens_match_those_of_the_prompt():
+async def test_count_tokens_matches_the_prompt():
     engine = FakeEngine()
     body = {"messages": user("A cat"), "system": "Be brief", "tools": [TOOL]}
     async with client(engine) as http:
@@ -24,7 +24,7 @@ async def test_counted_tokens_match_those_of_the_prompt():
     assert len(engine.seen) == 1
 
 
-async def test_a_client_that_disconnects():
+async def test_client_disconnect_frees_the_engine():
     engine = FakeEngine(delay_s=0.01, eos=False)
     engine.reply = [11] * 1000
     live = Live(make_app(engine), MESSAGES, request(stream=True, max_tokens=500))

@@ -27,7 +27,7 @@ def context_of(engine: FakeEngine | None = None, **settings: Any) -> RequestCont
     )
 
 
-async def test_nothing_is_permitted_without_the_option() -> None:
+async def test_pull_and_delete_without_the_option_are_refused() -> None:
     context = context_of(allow_pull=False)
     for work in (anext(pull("x", context)), delete("x", context)):
         with pytest.raises(ApiError, match="option --allow-pull") as raised:
@@ -35,7 +35,7 @@ async def test_nothing_is_permitted_without_the_option() -> None:
         assert (raised.value.status_code, raised.value.code) == (403, "not_permitted")
 
 
-async def test_second_pull_waits_for_the_end_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_second_pull_waits_for_the_first_to_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(catalog, "pull", lambda name, pulling: pulling.report(STEP))
     context = context_of()
     first = pull("one", context)
@@ -55,7 +55,7 @@ async def test_second_pull_waits_for_the_end_of_the_first(monkeypatch: pytest.Mo
         (ValueError("must be hf:OWNER/REPO"), 400, "invalid_value", "model: must be hf:OWNER/REPO"),
     ],
 )
-async def test_failed_pull_has_a_status_and_no_path_and_ends(
+async def test_failed_pull_ends_with_a_status_and_without_a_path(
     failure: Exception, status: int, code: str, message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(name: str, pulling: Pulling) -> None:
@@ -80,7 +80,7 @@ async def test_failed_pull_has_a_status_and_no_path_and_ends(
         ("loading", "other.gguf", 503, "model_loading"),
     ],
 )
-async def test_delete_of_what_an_engine_uses_is_refused(
+async def test_delete_of_a_model_in_use_is_refused(
     state: str, path: str, status: int, code: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "served.gguf").touch()
@@ -94,7 +94,7 @@ async def test_delete_of_what_an_engine_uses_is_refused(
     assert (raised.value.status_code, raised.value.code) == (status, code)
 
 
-async def test_delete_removes_what_is_there_and_names_what_is_not(
+async def test_delete_removes_a_present_model_and_names_a_missing_one(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     deleted: list[str] = []

@@ -37,7 +37,7 @@ async def test_health_when_ready_names_the_models():
     }
 
 
-async def test_loading_tells_how_far():
+async def test_health_while_loading_reports_progress():
     status, body = await health_of(engine(state="loading", progress=0.25, info=None, detail="weights"))
     assert status == 503
     assert body["status"] == "loading"
@@ -59,7 +59,7 @@ async def test_loading_tells_how_far():
         ({"state": "stopped"}, "stopped"),
     ],
 )
-async def test_what_cannot_answer(attributes, status):
+async def test_health_reports_the_worst_state_with_503(attributes, status):
     code, body = await health_of(engine("one"), engine("two", **attributes), engine("three", state="loading"))
     assert code == 503
     assert body["status"] == status  # the worst of them
@@ -68,13 +68,13 @@ async def test_what_cannot_answer(attributes, status):
 
 
 @pytest.mark.parametrize("attributes", [{"state": "failed"}, {"stalled": True}, {"state": "restarting"}])
-async def test_the_reason_of_a_failure_stays_in_the_log(attributes):
+async def test_failure_reason_is_logged_but_not_reported(attributes):
     _, body = await health_of(engine(detail="/secret/x.gguf: No such file", info=None, **attributes))
     assert "secret" not in str(body)
     assert body["models"]["stories"]["detail"]
 
 
-async def test_models():
+async def test_models_are_listed_and_found_by_id():
     app = make_app({name: engine(name) for name in ("a", "org/b:c")})
     async with client(app) as http:
         listed = (await http.get("/v1/models")).json()

@@ -11,7 +11,7 @@ from support.fakes.engine import make_app
 pytestmark = pytest.mark.asyncio
 
 
-async def test_metrics_are_prometheus_text_with_the_time_of_the_start() -> None:
+async def test_metrics_are_prometheus_text_with_the_start_time() -> None:
     app = make_app()
     async with client(app) as http:
         response = await http.get("/metrics")
@@ -21,7 +21,7 @@ async def test_metrics_are_prometheus_text_with_the_time_of_the_start() -> None:
     assert "\nllamacpp:" in response.text
 
 
-async def test_metrics_that_are_off_are_a_501_that_names_the_option() -> None:
+async def test_metrics_turned_off_answer_501_naming_the_option() -> None:
     async with client(make_app(no_metrics=True)) as http:
         error = error_of(await http.get("/metrics"), 501)
     assert error["code"] == "not_supported"

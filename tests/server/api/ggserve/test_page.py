@@ -47,7 +47,7 @@ async def test_every_file_is_served_without_a_key():
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("path", "media_type"), TYPES.items())
-async def test_a_file_has_its_type_and_is_sent_once(path, media_type):
+async def test_file_has_its_content_type_and_is_sent_once(path, media_type):
     async with keyed() as http:
         first = await http.get(path)
         head = await http.head(path)
@@ -81,7 +81,7 @@ async def test_only_files_below_the_folder_are_public():
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("path", ["/", "/docs", "/page/scripts/main.js"])
-async def test_the_policy_lets_only_files_of_this_server_run(path):
+async def test_content_policy_allows_only_files_of_this_server(path):
     async with client(make_app()) as http:
         header = (await http.get(path)).headers["content-security-policy"]
     policy = dict(part.strip().split(" ", 1) for part in header.split(";"))
@@ -96,14 +96,14 @@ async def test_the_policy_lets_only_files_of_this_server_run(path):
 
 
 @pytest.mark.asyncio
-async def test_redoc_leads_to_the_docs():
+async def test_redoc_redirects_to_the_docs():
     async with keyed() as http:
         response = await http.get("/redoc")
     assert (response.status_code, response.headers["location"]) == (308, "docs")
 
 
 @own
-def test_a_file_is_short_and_takes_nothing_from_elsewhere(path):
+def test_file_is_short_and_loads_nothing_from_elsewhere(path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") < 400
     assert set(re.findall(r"https?://[^\s'\"`\\)]+", text)) <= {"http://www.w3.org/2000/svg"}
@@ -111,7 +111,7 @@ def test_a_file_is_short_and_takes_nothing_from_elsewhere(path):
 
 
 @pytest.mark.parametrize("name", ["index.html", "docs.html"])
-def test_a_page_has_no_script_or_style_of_its_own(name):
+def test_page_has_no_inline_script_or_style(name):
     text = (PAGE / name).read_text(encoding="utf-8")
     assert re.findall(r"<script(?![^>]* src=)|<style|\son\w+=|style=|javascript:", text) == []
     for address in re.findall(r'(?:src|href)="([^"#:]+)"', text):
@@ -119,7 +119,7 @@ def test_a_page_has_no_script_or_style_of_its_own(name):
 
 
 @script
-def test_a_script_writes_no_html(path):
+def test_script_writes_no_html(path):
     text = path.read_text(encoding="utf-8")
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text
@@ -127,7 +127,7 @@ def test_a_script_writes_no_html(path):
 
 
 @script
-def test_a_script_imports_what_is_there(path):
+def test_script_imports_only_existing_names(path):
     for name in re.findall(r'(?:from |import\(|import )"(\.[^"]+)"', path.read_text(encoding="utf-8")):
         assert (path.parent / name).is_file(), name
 
@@ -142,7 +142,7 @@ def used_keys() -> tuple[set[str], set[str]]:
 
 
 @pytest.mark.parametrize("path", TEXTS, ids=lambda path: path.stem)
-def test_a_language_has_exactly_the_texts_that_the_page_uses(path):
+def test_language_has_exactly_the_texts_the_page_uses(path):
     texts = json.loads(path.read_text(encoding="utf-8"))
     assert all(isinstance(text, str) and text for text in texts.values())
     keys = {re.sub(r"\.(one|other)$", "", key) for key in texts}
@@ -151,14 +151,14 @@ def test_a_language_has_exactly_the_texts_that_the_page_uses(path):
     assert {key for key in keys - whole if not key.startswith(tuple(beginnings))} == set()
 
 
-def test_languages_have_the_same_texts_with_the_same_places():
+def test_languages_have_the_same_texts_and_placeholders():
     languages = [json.loads(path.read_text(encoding="utf-8")) for path in TEXTS]
     assert [path.stem for path in TEXTS] == ["de", "en"]
     places = [{key: set(re.findall(r"\{\w+\}", text)) for key, text in texts.items()} for texts in languages]
     assert places[0] == places[1]
 
 
-def test_libraries_are_as_they_were_released_with_their_licences():
+def test_libraries_are_unmodified_releases_with_their_licences():
     lines = (VENDOR / "SHA256SUMS").read_text(encoding="ascii").splitlines()
     sums = {name.removeprefix("./"): digest for digest, name in (line.split("  ") for line in lines)}
     content = {

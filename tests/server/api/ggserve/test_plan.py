@@ -19,7 +19,7 @@ from support.quick import every
 pytestmark = pytest.mark.asyncio
 
 
-async def test_a_served_model():
+async def test_plan_of_a_served_model_gives_layers_cells_and_memory():
     async with client(make_app(use_gpu=False)) as http:
         data = (await http.post("/v1/plan", json={"context_size": 256, "parallel": 2})).json()
     assert data["fits"] is True
@@ -28,7 +28,7 @@ async def test_a_served_model():
     assert data["devices"]["CPU"]["needed"] > 0
 
 
-async def test_a_plan_that_does_not_fit_says_so():
+async def test_plan_that_does_not_fit_says_so():
     async with client(make_app(use_gpu=False)) as http:
         data = (await http.post("/v1/plan", json={"context_size": 1 << 26})).json()
     assert data["fits"] is False
@@ -36,7 +36,7 @@ async def test_a_plan_that_does_not_fit_says_so():
 
 
 @pytest.mark.e2e
-async def test_another_file_of_that_folder(tmp_path: Path):
+async def test_plan_takes_only_gguf_files_of_the_models_folder(tmp_path: Path):
     shutil.copy(bundled_model(), tmp_path / "stories.gguf")
     shutil.copy(bundled_model(), tmp_path / "b.gguf")
     (tmp_path / "bad.gguf").write_bytes(b"GGUF")
@@ -60,7 +60,7 @@ async def test_plan_of_invalid_fields_is_refused():
 
 
 @pytest.mark.e2e
-async def test_experts_and_tensors_on_the_cpu():
+async def test_plan_takes_experts_and_tensors_on_the_cpu():
     async with client(make_app(use_gpu=False)) as http:
         body = {"n_cpu_moe": 2, "override_tensor": ["exps=CPU"]}
         data = (await http.post("/v1/plan", json=body)).json()
@@ -83,17 +83,17 @@ async def test_experts_and_tensors_on_the_cpu():
         ],
     ),
 )
-async def test_experts_of_a_request_replace_those_of_the_server(started, requested):
+async def test_expert_placement_of_a_request_replaces_the_servers(started, requested):
     async with client(make_app(use_gpu=False, **started)) as http:
         answer = await http.post("/v1/plan", json=requested)
     assert answer.status_code == 200, answer.text
 
 
-async def test_every_type_of_cache_can_be_requested():
+async def test_plan_takes_every_cache_type():
     assert set(get_args(KvType)) == set(KV_TYPES)
 
 
-async def test_plan_beyond_the_number_of_processes_is_refused_until_one_has_ended():
+async def test_plan_beyond_the_process_limit_is_refused_until_one_ends():
     async with client(make_app(use_gpu=False)) as http:
         body = {"context_size": 256}
         responses = await asyncio.gather(*(http.post("/v1/plan", json=body) for _ in range(4)))

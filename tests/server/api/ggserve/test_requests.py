@@ -24,7 +24,7 @@ async def listed(http, condition):
     return collected
 
 
-async def test_list_and_cancel():
+async def test_running_requests_are_listed_and_can_be_cancelled():
     engine = FakeEngine(delay_s=0.02, eos=False)
     engine.reply = [11] * 1000
     async with client(engine) as http:

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.asyncio
 
 
 @pytest.mark.parametrize("path", ["/embeddings", "/embedding"])
-async def test_the_format_of_llama_server(path):
+async def test_embeddings_have_the_format_of_llama_server(path):
     engine = FakeEngine()
     async with client(engine) as http:
         answer = (await http.post(path, json={"content": ["a cat", [5, 6]]})).json()

@@ -42,7 +42,7 @@ def http_of(engine: FakeEngine, **settings: Any) -> httpx.AsyncClient:
 
 
 @pytest.mark.asyncio
-async def test_adapters_are_listed_and_their_scales_set_for_later_requests() -> None:
+async def test_adapters_are_listed_and_their_scales_apply_to_later_requests() -> None:
     engine = engine_with_adapters()
     async with http_of(engine) as http:
         body = {"prompt": "a", "max_tokens": 1}
@@ -62,7 +62,7 @@ async def test_adapters_are_listed_and_their_scales_set_for_later_requests() -> 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.asyncio
-async def test_every_generating_route_takes_adapters(route: str) -> None:
+async def test_every_generation_route_takes_adapters(route: str) -> None:
     engine = engine_with_adapters()
     lora = [{"id": 1, "scale": -0.5}, {"id": 0, "scale": 0}]
     async with http_of(engine) as http:
@@ -87,7 +87,7 @@ async def test_every_generating_route_takes_adapters(route: str) -> None:
     ],
 )
 @pytest.mark.asyncio
-async def test_adapters_that_are_not_a_choice_are_refused(lora: Any, message: str) -> None:
+async def test_invalid_adapter_selections_are_refused(lora: Any, message: str) -> None:
     engine = engine_with_adapters()
     async with http_of(engine) as http:
         error = error_of(await http.post(COMPLETIONS, json={"prompt": "a", "lora": lora}), 400)
@@ -98,7 +98,7 @@ async def test_adapters_that_are_not_a_choice_are_refused(lora: Any, message: st
 
 
 @pytest.mark.asyncio
-async def test_a_model_without_adapters_has_an_empty_list_and_refuses_any() -> None:
+async def test_model_without_adapters_lists_none_and_refuses_any() -> None:
     engine = engine_with_adapters()
     engine.info = {**(engine.info or {}), "lora": []}
     async with http_of(engine) as http:

@@ -29,7 +29,7 @@ async def test_a_model_is_loaded_and_unloaded():
         error_of(await http.post("/v1/models/load", json={"model": "b"}), 404)
 
 
-async def test_a_load_is_followed_by_events():
+async def test_load_is_reported_by_events():
     engine = FakeEngine(name="a")
     engine.load_gate, engine.progress = asyncio.Event(), 0.25
     app = make_folder_app(engine)
@@ -46,7 +46,7 @@ async def test_a_load_is_followed_by_events():
     assert lines[-2]["data"]["progress"] == {"stages": ["text_model"], "current": "text_model", "value": 0.5}
 
 
-async def test_a_load_that_fails_says_so():
+async def test_failed_load_is_reported():
     engine = FakeEngine(name="a")
     engine.load_error = LoadFailed("ModelError", "/secret/a.gguf: truncated")
     app = make_folder_app(engine)
@@ -61,7 +61,7 @@ async def test_a_load_that_fails_says_so():
         assert "/secret" not in health.text
 
 
-async def test_unloading_waits_for_running_requests():
+async def test_unload_waits_for_running_requests():
     engine = FakeEngine([11] * 20, name="a")
     engine.gate.clear()
     app = make_folder_app(engine)
@@ -79,7 +79,7 @@ async def test_unloading_waits_for_running_requests():
         assert [(await task).status_code for task in (running, unloading, late)] == [200, 200, 200]
 
 
-async def test_the_routes_of_llama_server_answer_at_once():
+async def test_load_and_unload_routes_of_llama_server_answer_at_once():
     engine = FakeEngine(name="a")
     engine.load_gate = asyncio.Event()
     app = make_folder_app(engine)
@@ -95,7 +95,7 @@ async def test_the_routes_of_llama_server_answer_at_once():
         await until(lambda: model.state == "unloaded")
 
 
-async def test_changes_of_all_models_are_events():
+async def test_changes_of_every_model_are_events():
     app = make_folder_app(FakeEngine(name="a"), keep_alive_s=0.01)
     async with client(app) as http:
         live = Live(app, "/models/sse", {})
@@ -111,7 +111,7 @@ async def test_changes_of_all_models_are_events():
     assert ": keep-alive" in text
 
 
-async def test_one_model_of_the_options_can_be_unloaded_and_comes_back():
+async def test_single_configured_model_is_unloaded_and_loaded_on_request():
     engine = FakeEngine()
     engine.reloads = True
     async with client(make_app(engine)) as http:

@@ -20,7 +20,7 @@ def with_slots(n, **options):
     return engine
 
 
-async def test_props_tell_what_a_request_leaves_out():
+async def test_props_show_the_defaults_of_a_request():
     async with client(make_app(with_slots(3), seed=42, default=["top_k=7"])) as http:
         props = (await http.get("/props")).json()
     selected = props["default_generation_settings"]
@@ -42,7 +42,7 @@ async def test_props_tell_what_a_request_leaves_out():
     )
 
 
-async def test_props_tell_the_room_in_the_cache():
+async def test_props_show_the_use_of_the_cache():
     engine = FakeEngine()
     engine.stats = EngineStats(
         cells_total=100, cells_used=5, cells_cached=9, window_rows_total=30, window_rows_used=4
@@ -58,7 +58,7 @@ async def test_props_tell_the_room_in_the_cache():
         }
 
 
-async def test_props_tell_the_files_name_but_not_its_folder():
+async def test_props_show_the_file_name_without_its_folder():
     async with client() as http:
         response = await http.get("/props")
     assert response.json()["model_path"] == "stories.gguf"
@@ -71,7 +71,7 @@ async def test_props_cannot_be_changed():
         assert error_of(await http.post("/props", json={}), 501)["code"] == "not_supported"
 
 
-async def test_props_and_slots_tell_whether_tokens_are_drafted():
+async def test_props_and_slots_show_whether_tokens_are_drafted():
     engine = with_slots(1, delay_s=0.01)
     app = make_app(engine, spec_type="ngram-simple")
     async with client(app) as http:
@@ -89,7 +89,7 @@ async def test_props_and_slots_tell_whether_tokens_are_drafted():
         assert props["default_generation_settings"]["params"]["speculative.types"] == "draft-simple"
 
 
-async def test_slots_tell_what_runs_where():
+async def test_slots_show_which_request_runs_in_each():
     engine = with_slots(2, delay_s=0.01)
     app = make_app(engine)
     async with client(app) as http:
@@ -112,7 +112,7 @@ async def test_slots_tell_what_runs_where():
         assert (await http.get("/slots")).json() == idle
 
 
-async def test_no_free_slot_can_be_an_error():
+async def test_slots_without_a_free_one_fail_on_request():
     app = make_app(with_slots(1, delay_s=0.01))
     async with client(app) as http:
         assert (await http.get("/slots?fail_on_no_slot=1")).status_code == 200
@@ -135,7 +135,7 @@ async def test_a_client_that_disconnects_frees_its_slot():
         assert (await http.get("/slots")).json()[0]["is_processing"] is False
 
 
-async def test_a_slot_that_is_not_there_is_named():
+async def test_unknown_slot_is_refused_by_number():
     async with client(with_slots(2)) as http:
         body = (await http.post("/completion", json={"prompt": "a", "id_slot": 2})).json()
     assert body["warnings"] == ["id_slot has no effect: there are 2 slots, numbered from 0"]

@@ -65,14 +65,14 @@ async def test_rerank_of_texts_answers_as_tei():
 
 @pytest.mark.parametrize(("top_n", "n"), [(None, 4), (1, 1), (2, 2), (4, 4), (99, 4)])
 @pytest.mark.parametrize("kind", ["documents", "texts"])
-async def test_only_the_best(kind, top_n, n):
+async def test_rerank_with_top_n_returns_only_the_best(kind, top_n, n):
     async with client(ranker()) as http:
         answer = (await http.post(V1, json={"query": QUERY, kind: DOCUMENTS, "top_n": top_n})).json()
         results = answer["results"] if kind == "documents" else answer
         assert [result["index"] for result in results] == BEST[:n]
 
 
-async def test_documents_come_back_when_requested():
+async def test_documents_are_returned_on_request():
     async with client(ranker()) as http:
         documents = [DOCUMENTS[0], {"text": DOCUMENTS[1]}]
         body = {"query": QUERY, "documents": documents, "return_documents": True, "return_text": True}
@@ -103,7 +103,7 @@ async def test_documents_come_back_when_requested():
         ({"query": "a " * 10_000, "documents": ["a"]}, "query"),
     ],
 )
-async def test_what_is_refused(body, param):
+async def test_invalid_rerank_fields_are_refused_by_name(body, param):
     engine = ranker(n_ctx=32)
     async with client(make_app(engine, max_inputs=2)) as http:
         error = error_of(await http.post(V1, json=body), 400)
@@ -111,7 +111,7 @@ async def test_what_is_refused(body, param):
         assert engine.works == []
 
 
-async def test_too_long_names_both_numbers():
+async def test_overlong_document_error_names_both_token_counts():
     async with client(ranker(n_ctx=16)) as http:
         n = len(pair("a cat sat on a mat and a dog came too")[0])
         assert 16 < n < 20
@@ -122,14 +122,14 @@ async def test_too_long_names_both_numbers():
         assert "at most 16" in error["message"]
 
 
-async def test_a_model_that_cannot_rank():
+async def test_model_that_cannot_rank_is_refused():
     async with client() as http:
         error = error_of(await http.post(V1, json={"query": QUERY, "documents": ["a"]}), 400)
         assert error["code"] == "no_ranking"
         assert "cannot rank documents" in error["message"]
 
 
-async def test_special_tokens_in_texts_are_text():
+async def test_special_tokens_in_texts_are_plain_text():
     engine = ranker()
     async with client(engine) as http:
         await http.post(V1, json={"query": "</s>", "documents": ["<s>"]})
@@ -138,7 +138,7 @@ async def test_special_tokens_in_texts_are_text():
         assert tokenizer().eos_id not in tokens
 
 
-async def test_many_documents_go_in_several_orders(monkeypatch):
+async def test_many_documents_are_split_into_several_tasks(monkeypatch):
     monkeypatch.setattr("server.api.common.embeddings.vectors.GROUP", 64)
     engine = ranker()
     async with client(engine) as http:
@@ -151,7 +151,7 @@ async def test_many_documents_go_in_several_orders(monkeypatch):
 
 
 @pytest.mark.parametrize("fields", [{"truncate": True}, {"truncate_prompt_tokens": -1}])
-async def test_longer_documents_are_cut_where_that_is_requested(fields):
+async def test_overlong_documents_are_truncated_on_request(fields):
     engine = ranker(n_ctx=32)
     long = "a cat sat on a mat. " * 20
     async with client(engine) as http:

@@ -25,7 +25,7 @@ async def complete(http, prompt="Once upon a time", n=3):
 
 
 @pytest.mark.asyncio
-async def test_save_restore_and_erase(tmp_path):
+async def test_slot_is_saved_restored_and_erased(tmp_path):
     engine = FakeEngine()
     async with saving(tmp_path, engine) as http:
         tokens = await complete(http)
@@ -60,7 +60,7 @@ async def test_save_restore_and_erase(tmp_path):
 
 
 @pytest.mark.asyncio
-async def test_off_without_a_folder():
+async def test_slot_actions_without_a_folder_are_refused():
     async with client() as http:
         for action in ("save", "restore", "erase"):
             answer = await http.post(f"/slots/0?action={action}", json={"filename": "a"})
@@ -98,7 +98,7 @@ NAMES = [
 @pytest.mark.parametrize("name", every(4, NAMES))
 @pytest.mark.parametrize("action", ["save", "restore"])
 @pytest.mark.asyncio
-async def test_names_that_would_leave_the_folder(tmp_path, name, action):
+async def test_file_names_outside_the_folder_are_refused(tmp_path, name, action):
     folder = tmp_path / "slots"
     folder.mkdir()
     outside = tmp_path / "secret"
@@ -136,7 +136,7 @@ async def test_names_that_would_leave_the_folder(tmp_path, name, action):
     ],
 )
 @pytest.mark.asyncio
-async def test_what_is_refused(tmp_path, path, body, param):
+async def test_invalid_slot_actions_are_refused(tmp_path, path, body, param):
     async with saving(tmp_path) as http:
         answer = await http.post(path, json=body)
         assert answer.status_code in (400, 404)
@@ -145,7 +145,7 @@ async def test_what_is_refused(tmp_path, path, body, param):
 
 
 @pytest.mark.asyncio
-async def test_a_browser_cannot_be_made_to_erase(tmp_path):
+async def test_cross_site_requests_cannot_erase_a_slot(tmp_path):
     async with saving(tmp_path) as http:
         for headers in ({"origin": "https://evil.example"}, {"sec-fetch-site": "cross-site"}):
             error_of(await http.post("/slots/0?action=erase", headers=headers), 415)
@@ -175,7 +175,7 @@ async def test_a_browser_cannot_be_made_to_erase(tmp_path):
     ],
 )
 @pytest.mark.asyncio
-async def test_what_the_engine_says(tmp_path, failure, status, code):
+async def test_engine_failures_have_their_status_and_message(tmp_path, failure, status, code):
     engine = FakeEngine()
     async with saving(tmp_path, engine) as http:
         await complete(http)
@@ -187,7 +187,7 @@ async def test_what_the_engine_says(tmp_path, failure, status, code):
             assert str(failure) in error["message"]
 
 
-def test_a_folder_that_is_not_there(tmp_path):
+def test_missing_slot_folder_is_refused_at_start(tmp_path):
     with pytest.raises(ConfigError, match="--slot-save-path"):
         make_app(slot_save_path=tmp_path / "absent")
 
@@ -205,7 +205,7 @@ def enter(slots: Slots, id: str, prompt: list[int], slot: int | None = None) -> 
     return stream, request
 
 
-def test_who_gets_which_slot():
+def test_waiting_stream_gets_the_first_slot_freed():
     slots = Slots(2)
     long = list(range(50))
     a, ra = enter(slots, "a", long)
@@ -232,7 +232,7 @@ def test_who_gets_which_slot():
     assert enter(slots, "f", [1], slot=-1)[1].slot is not None
 
 
-def test_one_that_never_had_a_slot_leaves_something_too():
+def test_stream_without_a_slot_leaves_without_taking_one():
     slots = Slots(1)
     a, _ = enter(slots, "a", [1])
     b, rb = enter(slots, "b", [2])

@@ -13,7 +13,7 @@ from support.quick import examples
 pytestmark = pytest.mark.asyncio
 
 
-async def test_there_and_back():
+async def test_tokenize_then_detokenize_gives_the_text_back():
     texts: list[str] = []
 
     @examples(60)
@@ -32,7 +32,7 @@ async def test_there_and_back():
             assert back == {"content": text, "prompt": text}
 
 
-async def test_tokenize_obeys_its_options():
+async def test_tokenize_follows_its_options():
     async with client() as http:
 
         async def ask(**body):
@@ -46,7 +46,7 @@ async def test_tokenize_obeys_its_options():
     assert [piece["id"] for piece in pieces][-1] == tokenizer().eot_id
 
 
-async def test_texts_and_ids_in_one_list():
+async def test_tokenize_takes_texts_and_ids_in_one_list():
     async with client() as http:
         body = {"content": ["Once", 5, " upon"], "add_special": True}
         tokens = (await http.post("/tokenize", json=body)).json()["tokens"]
@@ -55,7 +55,7 @@ async def test_texts_and_ids_in_one_list():
     assert tokens == expected
 
 
-async def test_special_tokens_are_written_out():
+async def test_detokenize_writes_special_tokens_out():
     async with client() as http:
         body = {"tokens": [tokenizer().bos_id, *tokenizer().encode("Hi", add_special=False)]}
         assert (await http.post("/detokenize", json=body)).json()["content"] == "<s>Hi"
@@ -77,7 +77,7 @@ async def test_tokenize_of_invalid_fields_is_refused():
         error_of(await http.post("/tokenize", json={"content": "a", "model": "x"}), 404)
 
 
-async def test_the_template_gives_what_chat_computes():
+async def test_apply_template_gives_the_prompt_of_a_chat():
     engine = FakeEngine()
     talk = [*user("A cat"), {"role": "assistant", "content": "Yes."}, *user("More")]
     async with client(engine) as http:
@@ -90,7 +90,7 @@ async def test_the_template_gives_what_chat_computes():
     assert bare["prompt"] + "<|assistant|>" == prompt
 
 
-async def test_a_remote_tokenizer_as_evaluation_clients_use_it():
+async def test_remote_tokenizer_of_evaluation_clients_works():
     async with client(FakeEngine(n_ctx=512)) as http:
         info = (await http.get("/tokenizer_info")).json()
         assert (info["bos_token"], info["eos_token"]) == ("<s>", "</s>")
@@ -111,7 +111,7 @@ async def test_tokenizer_info_of_several_models_needs_a_name():
         assert (await http.get("/tokenizer_info", params={"model": "two"})).status_code == 200
 
 
-async def test_a_text_by_both_names_or_none_is_refused():
+async def test_text_under_both_names_or_neither_is_refused():
     async with client() as http:
         error = error_of(await http.post("/tokenize", json={"prompt": "a", "content": "a"}), 400)
         assert error["param"] == "prompt"

@@ -60,7 +60,7 @@ def test_answer_of_generate_is_text_alongside_its_thinking() -> None:
     assert "thinking" not in answer(GENERATE, OutputDelta("text"))
 
 
-def test_answer_of_chat_is_a_message_with_calls_if_there_are_any() -> None:
+def test_answer_of_chat_is_a_message_with_its_calls() -> None:
     assert answer(CHAT, OutputDelta("text"))["message"] == {"role": "assistant", "content": "text"}
     calls = ({"id": "1"}, {"id": "2"})
     assert answer(CHAT, OutputDelta("", "thought"), *calls)["message"] == {
@@ -72,7 +72,7 @@ def test_answer_of_chat_is_a_message_with_calls_if_there_are_any() -> None:
 
 
 @pytest.mark.parametrize("end", SequenceEnd)
-def test_end_says_length_only_where_that_is_the_reason(end: SequenceEnd) -> None:
+def test_end_says_length_only_if_the_limit_was_reached(end: SequenceEnd) -> None:
     line = ended(formatter(GENERATE, end))
     assert (line["done"], line["response"]) == (True, "")
     assert line["done_reason"] == ("length" if end is SequenceEnd.LENGTH else "stop")
@@ -104,7 +104,7 @@ def test_error_is_a_line_of_its_own() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize("path", [PATH, "/api/chat", "/api/show", "/api/embed"])
-async def test_refusals_of_every_layer_are_a_text(path):
+async def test_refusals_of_every_layer_are_plain_text(path):
     app = make_app(api_key=["sesame"], max_body_bytes=1024)
     async with client(app) as http:
         assert "API key" in refusal(await http.post(path, json=BODY), path, 401)["message"]
@@ -125,14 +125,14 @@ async def test_refusals_of_every_layer_are_a_text(path):
 @pytest.mark.asyncio
 @pytest.mark.parametrize("path", [PATH, "/api/chat", "/api/show", "/api/embeddings"])
 @pytest.mark.parametrize("name", ["llama3.2", "llama3.2:latest", "stories:7b"])
-async def test_unknown_model_gets_the_words_that_clients_look_for(path, name):
+async def test_unknown_model_error_has_the_wording_clients_look_for(path, name):
     async with client() as http:
         response = await http.post(path, json={"model": name})
     assert (response.status_code, response.json()) == (404, {"error": f"model '{name}' not found"})
 
 
 @pytest.mark.asyncio
-async def test_full_queue_and_a_model_that_is_not_there():
+async def test_full_queue_and_unavailable_model_have_their_status():
     engine = FakeEngine()
     async with client(engine) as http:
         engine.full = True

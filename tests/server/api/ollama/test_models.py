@@ -54,12 +54,12 @@ def loaded(name: str = "stories") -> FakeEngine:
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("path", ["/", "/api/version", "/api/tags"])
-async def test_head_and_get_tell_that_the_server_is_there(method, path):
+async def test_head_and_get_of_the_root_say_the_server_is_running(method, path):
     async with client() as http:
         assert (await http.request(method, path)).status_code == 200
 
 
-async def test_version_matches_that_of_ollamas_api():
+async def test_version_is_that_of_ollamas_api():
     async with client() as http:
         version = (await http.get("/api/version")).json()["version"]
     assert version == OLLAMA_VERSION
@@ -67,7 +67,7 @@ async def test_version_matches_that_of_ollamas_api():
     assert [int(part) for part in version.split(".")] >= max([0, 6, 4], [0, 13, 4], [0, 14, 0])
 
 
-async def test_tags_list_the_served_models_with_what_they_are():
+async def test_tags_list_served_models_with_their_details():
     engines = {name: loaded(name) for name in ("one", "two:7b")}
     async with client(make_app(engines)) as http:
         one, two = (await http.get("/api/tags")).json()["models"]
@@ -89,7 +89,7 @@ async def test_tags_list_the_served_models_with_what_they_are():
     assert datetime.fromisoformat(one["modified_at"]).tzinfo is not None
 
 
-async def test_tags_of_a_model_that_is_loading_have_no_figures():
+async def test_tags_of_a_loading_model_have_no_figures():
     engine = FakeEngine()
     engine.state, engine.info = "loading", None
     async with client(engine) as http:
@@ -100,7 +100,7 @@ async def test_tags_of_a_model_that_is_loading_have_no_figures():
         assert (await http.get("/api/ps")).json() == {"models": []}
 
 
-async def test_ps_tells_memory_and_the_share_on_gpus():
+async def test_ps_shows_memory_and_the_share_on_gpus():
     async with client(loaded()) as http:
         (model,) = (await http.get("/api/ps")).json()["models"]
     assert model["size"] == 5 * GIB + 1100
@@ -109,7 +109,7 @@ async def test_ps_tells_memory_and_the_share_on_gpus():
     assert datetime.fromisoformat(model["expires_at"]).year == 9999
 
 
-async def test_show_tells_template_defaults_and_capabilities():
+async def test_show_has_template_defaults_and_capabilities():
     engine = loaded()
     async with client(app(engine, QWEN, default=["temperature=0.3"])) as http:
         data = (await http.post("/api/show", json={"model": "stories:latest"})).json()
@@ -130,7 +130,7 @@ async def test_show_tells_template_defaults_and_capabilities():
     assert "secret" not in str(data)
 
 
-async def test_show_of_other_kinds_of_models():
+async def test_show_has_the_capabilities_of_the_model():
     engine = able_engine()
     async with client(engine) as http:
         body = (await http.post("/api/show", json={"model": "stories"})).json()
@@ -154,7 +154,7 @@ async def test_show_of_other_kinds_of_models():
         ("POST", f"/api/blobs/sha256:{'0' * 64}"),
     ],
 )
-async def test_changes_of_models_are_refused_in_words(method, path):
+async def test_changes_of_models_are_refused_with_advice(method, path):
     async with client() as http:
         response = await http.request(method, path, json={"model": "x"})
     assert "--model NAME=FILE" in refusal(response, path, 501)["message"]
@@ -190,7 +190,7 @@ async def delete(http, **body):
 
 
 @pytest.mark.parametrize(("method", "path"), [("POST", PULL), ("DELETE", DELETE)])
-async def test_without_permission_both_are_refused_with_the_option(method, path, hub):
+async def test_pull_and_delete_without_permission_name_the_option(method, path, hub):
     async with client() as http:
         response = await http.request(method, path, json={"model": "me/Tales-GGUF"})
     assert "--allow-pull" in refusal(response, path, 403)["message"]
@@ -198,7 +198,7 @@ async def test_without_permission_both_are_refused_with_the_option(method, path,
 
 
 @pytest.mark.parametrize("name", ["me/Tales-GGUF", "hf.co/me/Tales-GGUF:Q4_K_M", "me/Tales-GGUF:latest"])
-async def test_pull_tells_its_progress_and_the_model_is_there(name, hub):
+async def test_pull_reports_progress_and_adds_the_model(name, hub):
     async with client(permitting()) as http:
         response = await http.post(PULL, json={"model": name})
         assert response.headers["content-type"] == "application/x-ndjson"
@@ -217,7 +217,7 @@ async def test_pull_tells_its_progress_and_the_model_is_there(name, hub):
 
 
 @pytest.mark.parametrize("stream", [True, False])
-async def test_pull_of_the_default_model_that_is_here_succeeds_at_once(stream, tmp_path, monkeypatch):
+async def test_pull_of_the_present_default_model_succeeds_at_once(stream, tmp_path, monkeypatch):
     monkeypatch.setenv("GGSERVE_CACHE", str(tmp_path))
     SMOLLM2.target.mkdir(parents=True)
     async with client(permitting()) as http:
@@ -273,7 +273,7 @@ async def test_pull_of_a_damaged_file_ends_with_an_error_and_leaves_nothing(hub,
     assert catalog.find("hf:me/Damaged-GGUF:Q4_K_M") is None
 
 
-async def test_error_with_a_path_loses_it(monkeypatch):
+async def test_path_in_a_pull_error_is_replaced(monkeypatch):
     def pull(name: str, pulling: Pulling) -> None:
         raise DownloadError("me/x needs 5 GB of disk, and 1 GB are free in /root/.cache/hub; make room")
 
@@ -284,7 +284,7 @@ async def test_error_with_a_path_loses_it(monkeypatch):
     assert message == "me/x needs 5 GB of disk, and 1 GB are free in the cache; make room"
 
 
-async def test_one_pull_at_a_time_which_ends_when_its_client_disconnects(monkeypatch):
+async def test_pulls_run_one_at_a_time_and_end_with_their_client(monkeypatch):
     ended, goes_on = threading.Event(), threading.Event()
 
     def pull(name: str, pulling: Pulling) -> None:
@@ -333,7 +333,7 @@ async def pulled(hub):
         yield SimpleNamespace(engine=engine, http=http, path=model.path)
 
 
-async def test_delete_of_a_model_of_which_an_older_snapshot_is_served_is_refused(pulled):
+async def test_delete_of_a_model_served_from_an_older_snapshot_is_refused(pulled):
     older = pulled.path.parent.with_name("f" * 40) / pulled.path.name
     older.parent.mkdir()
     older.write_bytes(b"older")
@@ -342,7 +342,7 @@ async def test_delete_of_a_model_of_which_an_older_snapshot_is_served_is_refused
     assert older.exists()
 
 
-async def test_delete_of_what_is_served_or_not_ours_is_refused(pulled):
+async def test_delete_of_a_served_or_foreign_model_is_refused(pulled):
     engine, http = pulled.engine, pulled.http
     engine.info["path"] = os.path.realpath(pulled.path)  # the cache links to it
     assert "is served" in refusal(await delete(http, model=NAME), DELETE, 409)["message"]
@@ -354,7 +354,7 @@ async def test_delete_of_what_is_served_or_not_ours_is_refused(pulled):
     assert "is part of ggserve" in refusal(bundled, DELETE, 403)["message"]
 
 
-async def test_models_that_are_not_loaded_are_described_from_their_files():
+async def test_unloaded_models_are_described_from_their_files():
     app = make_folder_app(FakeEngine(name="stories"), FakeEngine(name="other"))
     served = app.state.ggserve.registry.models
     served["stories"].path = STORIES
@@ -373,7 +373,7 @@ async def test_models_that_are_not_loaded_are_described_from_their_files():
         assert loaded["name"] == "stories:latest"
 
 
-async def test_a_model_that_is_being_unloaded_is_described_and_not_loaded_again_for_it():
+async def test_describing_a_model_being_unloaded_does_not_load_it():
     app = make_folder_app(FakeEngine(name="stories"))
     model = app.state.ggserve.registry.models["stories"]
     model.path = STORIES
@@ -388,7 +388,7 @@ async def test_a_model_that_is_being_unloaded_is_described_and_not_loaded_again_
         app.state.ggserve.registry.release(lease)
 
 
-async def test_a_model_whose_engine_fails_is_listed_and_not_shown():
+async def test_model_with_a_failed_engine_is_listed_but_not_shown():
     engine = loaded()
     async with client(engine) as http:
         engine.state = "failed"
@@ -397,7 +397,7 @@ async def test_a_model_whose_engine_fails_is_listed_and_not_shown():
         refusal(await http.post("/api/show", json={"model": "stories"}), "/api/show", 503)
 
 
-async def test_embeddings_tell_how_long_their_model_was_loaded():
+async def test_embeddings_report_the_load_time_of_their_model():
     app = make_folder_app(FakeEngine(name="stories"))
     async with client(app) as http:
         first, second = [

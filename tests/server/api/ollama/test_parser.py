@@ -75,7 +75,7 @@ async def test_num_predict_below_0_means_no_limit(n, limit):
     assert engine.seen[0].params.max_tokens == limit
 
 
-async def test_seed_of_minus_1_is_another_one_for_each_request():
+async def test_seed_of_minus_1_is_random_for_each_request():
     engine = FakeEngine()
     for seed in (-1, -1, -2):
         await post(engine, GENERATE, options={"seed": seed})
@@ -87,7 +87,7 @@ async def test_seed_of_minus_1_is_another_one_for_each_request():
 @pytest.mark.parametrize(
     ("text", "bias"), [("50:-100, 413:5.5", {50: -100.0, 413: 5.5}), (" 7 : 1 ,", {7: 1.0}), ("", {})]
 )
-async def test_biases_may_be_text(text, bias):
+async def test_logit_biases_may_be_text(text, bias):
     engine = FakeEngine()
     await post(engine, CHAT, options={"logit_bias": text})
     assert engine.seen[0].params.logit_bias == bias
@@ -130,7 +130,7 @@ async def test_warnings_name_options_as_the_request_does(path, batch_size):
         (None, False),
     ],
 )
-async def test_keep_alive_is_warned_of_unless_it_is_forever(value, warned):
+async def test_keep_alive_gets_a_warning_unless_it_is_forever(value, warned):
     reply = await post(FakeEngine(), GENERATE, keep_alive=value)
     assert reply.get("warnings", []) == ["keep_alive has no effect: models of --model stay loaded"] * warned
 
@@ -182,7 +182,7 @@ async def test_format_constrains_the_text(path):
 
 @pytest.mark.parametrize("format", ["yaml", 5, [], {"type": "strin"}, {"type": "object", "required": 5}])
 @pytest.mark.parametrize("path", [CHAT, GENERATE])
-async def test_format_that_is_none_is_refused(path, format):
+async def test_invalid_format_is_refused(path, format):
     assert (await refused(path, format=format))["param"] == "format"
 
 
@@ -248,7 +248,7 @@ async def test_messages_become_those_of_the_template(tmp_path):
     assert (two["content"], two["tool_call_id"]) == ("two", second["id"])
 
 
-async def test_results_find_their_calls_by_id_by_name_and_in_order(tmp_path):
+async def test_results_are_matched_to_calls_by_id_name_and_order(tmp_path):
     engine = FakeEngine(n_ctx=4096)
     calls = [
         {"id": "c1", "function": {"name": "a", "arguments": {}}},
@@ -269,7 +269,7 @@ async def test_results_find_their_calls_by_id_by_name_and_in_order(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["tool_name", "tool_call_id"])
-async def test_message_that_is_not_a_result_names_a_tool_without_effect(name):
+async def test_tool_name_of_another_message_gets_a_warning(name):
     reply = await post(FakeEngine(), CHAT, messages=[{**HI, name: "find"}])
     assert [text.split(":")[0] for text in reply["warnings"]] == ["messages[0]"]
 
@@ -312,7 +312,7 @@ async def test_invalid_messages_are_refused_by_name(message, param):
     assert (await refused(CHAT, messages=[message]))["param"] == param
 
 
-async def test_images_are_refused_with_what_to_do():
+async def test_images_are_refused_with_advice():
     error = await refused(GENERATE, images=["iVBORw0KGgo="])
     assert error["message"] == "images: image input is not supported by this model; send text"
 
@@ -349,7 +349,7 @@ async def test_model_without_a_chat_template_continues_the_prompt():
     assert engine.seen[0].prompt == [1, 5, *ids("Hi")]
 
 
-async def test_suffix_makes_a_gap_to_be_filled():
+async def test_suffix_makes_an_infill_prompt():
     engine = able_engine()
     reply = await post(engine, GENERATE, suffix=" end", system="x", context=[5])
     prompt = engine.seen[0].prompt
@@ -359,7 +359,7 @@ async def test_suffix_makes_a_gap_to_be_filled():
     assert (await refused(GENERATE, suffix=" end"))["param"] == "suffix"
 
 
-async def test_template_of_ollama_is_refused():
+async def test_ollama_template_is_refused():
     assert (await refused(GENERATE, template="{{ .Prompt }}"))["param"] == "template"
 
 

@@ -76,7 +76,7 @@ def steady(answer):
 
 
 @PATHS
-async def test_whole_answer_has_the_text_and_the_counts(path):
+async def test_whole_answer_has_text_and_counts(path):
     engine = FakeEngine(cached_n=2)
     reply = await whole(engine, path, model="stories:latest")
     assert reply["model"] == "stories:latest"
@@ -97,7 +97,7 @@ async def test_whole_answer_has_the_text_and_the_counts(path):
 
 
 @PATHS
-async def test_stream_is_the_default_and_makes_the_same_answer(path):
+async def test_stream_is_the_default_and_adds_up_to_the_whole_answer(path):
     actual = await lines(FakeEngine(cached_n=2), path)
     assert len(actual) == len(ids(TEXT)) + 1
     assert all(
@@ -118,7 +118,7 @@ async def test_stream_is_the_default_and_makes_the_same_answer(path):
         ({"stop": ["garden", "cat"]}, "stop", " there was a little "),
     ],
 )
-async def test_why_it_stops(path, options, reason, text):
+async def test_done_reason_says_why_generation_ended(path, options, reason, text):
     reply = await whole(FakeEngine(), path, options=options)
     assert reply["done_reason"] == reason
     assert put_together([reply])["message" if path == CHAT else "response"] in (
@@ -152,7 +152,7 @@ async def test_thinking_of_generate_is_next_to_the_response():
     assert steady(put_together(actual)) == steady(reply)
 
 
-async def test_truncated_calls_are_reported():
+async def test_truncated_calls_get_a_warning():
     text = '<tool_call>\n{"name": "now", "arguments": {"a": [1, 2'
     reply = await whole(app(answering(text), QWEN), CHAT, tools=TOOLS, options={"num_predict": 40})
     (call,) = reply["message"]["tool_calls"]
@@ -161,7 +161,7 @@ async def test_truncated_calls_are_reported():
 
 
 @PATHS
-async def test_log_probabilities_of_every_token(path):
+async def test_every_token_has_log_probabilities_on_request(path):
     request_body = {"logprobs": True, "top_logprobs": 2, "options": {"return_tokens": True}}
     reply = await whole(FakeEngine(), path, **request_body)
     assert [entry["token"] for entry in reply["logprobs"]][:2] == [" there", " was"]
@@ -177,7 +177,7 @@ async def test_log_probabilities_of_every_token(path):
     ("path", "name", "empty"),
     [(CHAT, "messages", None), (CHAT, "messages", []), (GENERATE, "prompt", None), (GENERATE, "prompt", "")],
 )
-async def test_without_a_prompt_nothing_is_generated(path, name, empty):
+async def test_request_without_a_prompt_generates_nothing(path, name, empty):
     engine = FakeEngine()
     loaded = await whole(engine, path, **{name: empty})
     assert (loaded["done"], loaded["done_reason"]) == (True, "load")
@@ -203,7 +203,7 @@ async def test_client_that_disconnects_a_stream_frees_the_engine(path):
     assert '"done":true' not in live.sent.decode()
 
 
-async def test_keep_alive_is_white_space_before_the_next_line():
+async def test_keep_alives_are_whitespace_before_the_next_line():
     engine = FakeEngine(prefill_s=0.3)
     application = make_app(engine, keep_alive_s=0.05)
     async with client(application) as http:
@@ -224,7 +224,7 @@ async def test_streams_of_several_clients_do_not_mix():
 
 
 @pytest.mark.parametrize("kind", [None, "application/x-www-form-urlencoded", "text/plain", "image/png"])
-async def test_json_under_any_content_type_is_read(kind):
+async def test_json_of_any_content_type_is_read(kind):
     headers = {} if kind is None else {"content-type": kind}
     async with client(make_app()) as http:
         for path in (CHAT, GENERATE):
@@ -249,7 +249,7 @@ async def test_json_under_any_content_type_is_read(kind):
         ("", 403),
     ],
 )
-async def test_foreign_pages_cannot_send_other_content_types(origin, status):
+async def test_cross_site_requests_with_other_content_types_are_refused(origin, status):
     engine = FakeEngine()
     content = json.dumps(body(GENERATE, stream=False))
     async with client(make_app(engine, cors_origins=["https://chat.example"])) as http:
@@ -258,7 +258,7 @@ async def test_foreign_pages_cannot_send_other_content_types(origin, status):
         assert len(engine.seen) == (status == 200)
 
 
-async def test_one_foreign_origin_of_two_is_enough_to_refuse():
+async def test_one_foreign_origin_of_two_is_refused():
     headers = [
         ("content-type", "text/plain"),
         ("origin", "http://localhost"),
@@ -296,14 +296,14 @@ async def test_each_text_gets_a_vector_of_length_1():
     assert math.hypot(*short) == pytest.approx(1)
 
 
-async def test_older_route_gives_the_vector_as_the_model_makes_it():
+async def test_older_embeddings_route_gives_the_unnormalized_vector():
     raw = (await post(OLDER, prompt="a cat"))["embedding"]
     assert math.hypot(*raw) > 1.5
     unit = (await post(EMBED, input="a cat"))["embeddings"][0]
     assert [x / math.hypot(*raw) for x in raw] == pytest.approx(unit, abs=1e-6)
 
 
-async def test_texts_that_are_too_long_are_truncated_only_on_request_with_a_warning():
+async def test_overlong_texts_are_truncated_only_on_request_with_a_warning():
     reply = await post(EMBED, input=LONG, truncate=True)
     assert reply["prompt_eval_count"] == 512
     assert reply["warnings"][0].startswith("input: only the first 512 of ")
@@ -317,7 +317,7 @@ async def test_texts_that_are_too_long_are_truncated_only_on_request_with_a_warn
         assert "truncate: true" in refusal(refused, OLDER)["message"]
 
 
-async def test_nothing_to_embed_only_asks_for_the_model():
+async def test_embed_of_nothing_only_loads_the_model():
     engine = FakeEngine()
     assert await post(EMBED, engine, input=[]) == {"model": "stories:latest", "embeddings": []}
     assert await post(OLDER) == {"embedding": []}
@@ -335,7 +335,7 @@ async def test_fields_without_effect_are_named(path, text):
     assert "warnings" not in await post(path, **{text: "a"}, keep_alive=-1)
 
 
-async def test_client_that_disconnects_ends_the_work():
+async def test_client_disconnect_ends_an_embedding():
     engine = FakeEngine()
     engine.gate.clear()
     app = make_app(engine)

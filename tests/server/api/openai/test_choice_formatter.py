@@ -84,7 +84,7 @@ async def test_chat_logprobs_are_the_same_whole_and_streamed():
 
 
 @pytest.mark.asyncio
-async def test_usage_chunk_comes_last_and_others_say_null():
+async def test_usage_chunk_comes_last_and_others_have_null():
     async with client() as http:
         response = await http.post(
             COMPLETIONS,
@@ -161,7 +161,7 @@ async def test_completion_logprobs_are_the_same_whole_and_streamed():
 
 
 @pytest.mark.asyncio
-async def test_logprobs_of_parts_of_characters():
+async def test_logprobs_of_partial_characters_have_escaped_text():
     text = "ß🍕"
     async with client(FakeEngine(text)) as http:
         body = (await http.post(COMPLETIONS, json={"prompt": "Once", "logprobs": 0})).json()

@@ -56,7 +56,7 @@ async def test_embedding_of_a_text_is_one_vector():
         ("", [tokens_of("")]),
     ],
 )
-async def test_kinds_of_input(value, inputs):
+async def test_every_form_of_input_is_accepted(value, inputs):
     engine = FakeEngine()
     async with client(engine) as http:
         answer = await http.post(V1, json={"input": value})
@@ -88,7 +88,7 @@ async def test_kinds_of_input(value, inputs):
         ([99999], "token ids go from 0 to"),
     ],
 )
-async def test_inputs_that_are_refused(value, message):
+async def test_invalid_inputs_are_refused(value, message):
     engine = FakeEngine()
     async with client(engine) as http:
         error = error_of(await http.post(V1, json={"input": value}), 400)
@@ -97,7 +97,7 @@ async def test_inputs_that_are_refused(value, message):
         assert engine.works == []
 
 
-async def test_a_client_that_disconnects_cancels():
+async def test_client_disconnect_cancels_the_task():
     engine = FakeEngine()
     engine.gate.clear()
     app = make_app(engine)
@@ -109,7 +109,7 @@ async def test_a_client_that_disconnects_cancels():
         assert engine.left == ["Embed"]
 
 
-async def test_the_time_is_up():
+async def test_timeout_of_request_or_server_is_named():
     engine = FakeEngine()
     engine.gate.clear()
     async with client(engine) as http:
@@ -133,7 +133,7 @@ async def test_the_time_is_up():
         (TaskFailed("EngineDied", "died"), 500, "internal_error"),
     ],
 )
-async def test_what_the_engine_refuses(failure, status, code):
+async def test_engine_failures_have_their_status(failure, status, code):
     engine = FakeEngine()
     engine.work_error = failure
     async with client(engine) as http:
@@ -143,7 +143,7 @@ async def test_what_the_engine_refuses(failure, status, code):
             assert str(failure) not in answer.text
 
 
-async def test_a_full_queue_and_an_engine_that_is_gone():
+async def test_full_queue_and_unavailable_engine_have_their_status():
     engine = FakeEngine()
     engine.full = True
     async with client(engine) as http:
@@ -156,13 +156,13 @@ async def test_a_full_queue_and_an_engine_that_is_gone():
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b'{"input": NaN}', b'{"input": "\\ud800"}'])
-async def test_bodies_that_are_not_requests_are_refused(body):
+async def test_malformed_bodies_are_refused(body):
     async with client() as http:
         answer = await http.post(V1, content=body, headers={"content-type": "application/json"})
         error_of(answer, 400)
 
 
-async def test_the_official_client():
+async def test_official_client_reads_vectors_in_both_formats():
     engine = FakeEngine()
     with serving(make_app(engine)) as base, openai.OpenAI(base_url=base + "/v1", api_key="x") as api:
         actual = api.embeddings.create(model="stories", input=["a cat", "a dog"], dimensions=4)

@@ -20,7 +20,7 @@ ITEMS = {name: name.upper() for name in "abcde"}
         (1, "asc", "e", [], False),
     ],
 )
-def test_page_has_what_limit_order_and_after_ask_for(limit, order, after, data, has_more):
+def test_page_follows_limit_order_and_after(limit, order, after, data, has_more):
     page = PageQuery(limit, order, after).of(ITEMS)
     assert (page["data"], page["has_more"]) == (data, has_more)
     first, last = (data[0].lower(), data[-1].lower()) if data else (None, None)

@@ -24,7 +24,7 @@ NAMES = ["a", "b", "c", "d"]
         ({"after_id": "a", "before_id": "d", "limit": 1}, "b", True),
     ],
 )
-async def test_pages(query, names, more):
+async def test_models_are_listed_in_pages(query, names, more):
     async with client(make_app({name: FakeEngine(name=name) for name in NAMES})) as http:
         data = (await http.get("/v1/models", params=query)).json()
     assert [model["id"] for model in data["data"]] == list(names)
@@ -33,13 +33,13 @@ async def test_pages(query, names, more):
 
 
 @pytest.mark.parametrize("query", [{"limit": 0}, {"limit": "x"}, {"after_id": "e"}, {"before_id": ""}])
-async def test_invalid_pages(query):
+async def test_invalid_page_parameters_are_refused(query):
     async with client() as http:
         error = error_of(await http.get("/v1/models", params=query), 400)
     assert error["param"] == next(iter(query))
 
 
-async def test_a_model_has_the_fields_of_both():
+async def test_model_has_the_fields_of_openai_and_anthropic():
     engine = FakeEngine(n_ctx=512)
     async with client(engine) as http:
         (model,) = (await http.get("/v1/models")).json()["data"]
@@ -51,7 +51,7 @@ async def test_a_model_has_the_fields_of_both():
     assert "max_tokens" not in loading
 
 
-async def test_a_single_model_has_no_status_of_a_router():
+async def test_single_model_has_no_router_status():
     async with client(make_app(FakeEngine())) as http:
         (card,) = (await http.get("/v1/models")).json()["data"]
         assert "status" not in card

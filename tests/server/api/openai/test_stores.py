@@ -17,7 +17,7 @@ async def stores_of(app) -> Stores:
     return await get_stores(request, RequestContext(app.state.ggserve, AccessRecord("id")))
 
 
-async def test_requests_of_one_application_share_stores_with_its_limits():
+async def test_requests_share_the_applications_stores_and_limits():
     app = make_app(max_stored_responses=3, responses_ttl_s=7.0, responses_max_bytes=500)
     stores = await stores_of(app)
     for store in (stores.responses, stores.conversations):

@@ -16,7 +16,7 @@ def published(name: str) -> TemplateCapabilities:
     return capabilities(published_source(name))
 
 
-def test_what_templates_show():
+def test_capabilities_follow_what_a_template_renders():
     plain = "{% for m in messages %}[{{ m.role }}] {{ m.content }}{% endfor %}"
     assert capabilities(plain) == TemplateCapabilities()
     assert not capabilities("{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}").system
@@ -30,7 +30,7 @@ def test_what_templates_show():
     assert capabilities("{% for t in tools %}{{ t.function.name }}{% endfor %}" + plain).empty_tools
 
 
-def test_arguments_as_templates_print_them():
+def test_argument_form_follows_how_a_template_prints_it():
     head = "{% for m in messages %}{{ m.content }}{% for c in m.tool_calls or [] %}{{ c.function.name }}"
     tail = "{% endfor %}{% endfor %}"
     assert capabilities(head + "{{ c.function.arguments | tojson }}" + tail).object_arguments
@@ -90,7 +90,7 @@ def test_arguments_as_templates_print_them():
         ("microsoft-Phi-3.5-mini-instruct", {"system"}),
     ],
 )
-def test_traits_of_published_templates(name, expected):
+def test_capabilities_of_published_templates_are_as_recorded(name, expected):
     shown = published(name)
     names = {n for n in shown.__dataclass_fields__ if getattr(shown, n)} - {"string_content", "typed_content"}
     assert names - {"object_arguments"} == expected - {"object_arguments"}

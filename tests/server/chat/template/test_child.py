@@ -21,7 +21,7 @@ def answered(source: str, variables: dict[str, Any] | None = None) -> tuple[byte
     return message[:1], message[1:].decode("utf-8", "surrogatepass")
 
 
-def test_answer_is_the_text_with_surrogates_as_they_are() -> None:
+def test_answer_keeps_surrogates() -> None:
     assert answered("{{ x }}é", {"x": "\ud800"}) == (RENDERED, "\ud800é")
 
 
@@ -41,7 +41,7 @@ def test_answer_without_variables_only_compiles() -> None:
         ("{{ x + 1 }}", "fails on these messages (TypeError)"),
     ],
 )
-def test_answer_of_a_failure_is_a_line_without_python(source: str, reason: str) -> None:
+def test_answer_of_a_failure_is_one_line_without_python_details(source: str, reason: str) -> None:
     assert answered(source, {"x": "a"}) == (FAILED, f"the model's chat template {reason}")
 
 
@@ -53,7 +53,7 @@ def test_answer_that_is_too_long_is_a_failure(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.parametrize("error", [MemoryError, SystemError("error return without exception set")])
 @pytest.mark.parametrize("raises", ["_compiled", "render"])
-def test_a_lack_of_memory_ends_the_process(monkeypatch: pytest.MonkeyPatch, error: Any, raises: str) -> None:
+def test_out_of_memory_ends_the_process(monkeypatch: pytest.MonkeyPatch, error: Any, raises: str) -> None:
     template = Mock(**{"render.side_effect": error})
     compiled = Mock(return_value=template) if raises == "render" else Mock(side_effect=error)
     monkeypatch.setattr(child, "_compiled", compiled)

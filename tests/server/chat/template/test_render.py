@@ -50,7 +50,7 @@ GOOD = [
 
 
 @pytest.mark.parametrize("source", GOOD)
-def test_our_guards_change_nothing(source):
+def test_guards_do_not_change_the_text(source):
     plain = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
@@ -61,7 +61,7 @@ def test_our_guards_change_nothing(source):
     assert render(source) == expected
 
 
-def test_generation_prompt_and_further_variables():
+def test_extra_variables_reach_the_template_unless_reserved():
     source = "{% if add_generation_prompt %}go{% endif %}{{ thinking }}"
     assert render(source) == "go"
     assert render(source, add_generation_prompt=False, extra={"thinking": True}) == "True"
@@ -135,19 +135,19 @@ BOMBS = [
 
 @pytest.mark.timeout(100)
 @pytest.mark.parametrize("source", every(13, BOMBS), ids=range(len(BOMBS)))
-def test_bombs_are_defused(source):
+def test_exploding_templates_are_limited_or_refused(source):
     """Either an error or a bounded text, long before the test's time is up."""
     with contextlib.suppress(TemplateFailed):
         assert len(render(source)) <= 1 << 24
 
 
-def test_a_long_conversation_is_not_a_bomb():
+def test_long_conversation_is_rendered():
     talk = [{"role": "user", "content": "word " * 2000}] * 400  # 4 MB
     text = render(GOOD[0], talk)
     assert len(text) > 3_900_000
 
 
-def test_errors_name_no_python():
+def test_errors_show_no_python_internals():
     for source in ("{{ messages + 1 }}", "{{ 1 / 0 }}", "{{ messages[0].content.foo() }}", "{{ none.x.y }}"):
         with pytest.raises(TemplateFailed) as caught:
             render(source)
@@ -155,7 +155,7 @@ def test_errors_name_no_python():
         assert "0x" not in str(caught.value)
 
 
-def test_templates_that_cannot_be_used():
+def test_invalid_templates_are_refused():
     for source in ("{% for %}", "{{ x | nofilter }}", "{% endif %}", "{{ 'x", "x" * 300_000, "{% unknown %}"):
         with pytest.raises(TemplateFailed, match="chat template"):
             chat_template(source)
@@ -245,7 +245,7 @@ def test_too_much_processor_time_raises_limit_exceeded(sandbox: TemplateSandbox)
         sandbox.render(ENDLESS, {})
 
 
-def test_source_that_breaks_the_compiler_fails(sandbox: TemplateSandbox) -> None:
+def test_source_that_crashes_the_compiler_is_refused(sandbox: TemplateSandbox) -> None:
     with pytest.raises(TemplateFailed):
         sandbox.compile(CRASHING)
     sandbox.compile("{{ 1 }}")
@@ -256,7 +256,7 @@ def test_output_is_limited(sandbox: TemplateSandbox) -> None:
         sandbox.render("{{ 'x' * (1 + 2 ** 24) }}", {})
 
 
-def test_threads_take_turns(sandbox: TemplateSandbox) -> None:
+def test_concurrent_threads_get_their_own_text(sandbox: TemplateSandbox) -> None:
     texts: dict[int, str] = {}
 
     def render(i: int) -> None:

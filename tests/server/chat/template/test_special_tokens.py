@@ -12,7 +12,7 @@ words = st.lists(st.text(st.sampled_from("<|ab>(*"), min_size=2, max_size=5), ma
 
 
 @given(words, st.text(st.sampled_from("<|ab>(*é"), max_size=30))
-def test_finds_what_a_search_finds(words, text):
+def test_pattern_finds_the_longest_tokens_in_order(words, text):
     matches = [(match.start(), match[0]) for match in special_token_pattern(words).finditer(text)]
     expected, i = [], 0
     while i < len(text):
@@ -23,23 +23,23 @@ def test_finds_what_a_search_finds(words, text):
     assert matches == expected
 
 
-def test_without_words_nothing_matches():
+def test_pattern_of_no_tokens_matches_nothing():
     assert not special_token_pattern([]).search("anything")
     assert not special_token_pattern(["a", ""]).search("a")
 
 
-def test_thousands_of_words():
+def test_pattern_of_thousands_of_tokens_is_fast():
     pattern = special_token_pattern(f"<unused{i}>" for i in range(6000))
     assert pattern.sub("", "a<unused5999>b<unused6000>c<unused1>") == "ab<unused6000>c"
     assert not pattern.search("<" * 1_000_000 + "<unused" * 50_000)
 
 
-def test_long_words():
+def test_pattern_matches_long_tokens():
     word = "<" + "x" * 3000 + ">"
     assert special_token_pattern([word, word + "y"]).fullmatch(word)
 
 
-def test_the_bundled_model():
+def test_pattern_finds_the_bundled_models_tokens():
     special = [tokenizer().token_text(i) for i in range(tokenizer().n_vocab) if tokenizer().is_special(i)]
     assert "<|end|>" in special
     assert special_token_pattern(special).findall("a<|end|>b<|user|>") == ["<|end|>", "<|user|>"]

@@ -88,7 +88,7 @@ def wrong_type(call: str) -> str:
 
 @pytest.mark.parametrize("control", [True, False])
 @pytest.mark.parametrize("call_format", every(3, SEVERAL))
-def test_required_calls(call_format, control):
+def test_grammar_of_required_calls_allows_only_calls(call_format, control):
     several, single = (
         grammar(call_format, control, required=True),
         grammar(call_format, control, required=True, parallel=False),
@@ -104,7 +104,7 @@ def test_required_calls(call_format, control):
 
 @pytest.mark.parametrize("control", [True, False])
 @pytest.mark.parametrize("call_format", every(3, [name for name in SEVERAL if name not in SECTIONS]))
-def test_calls_as_the_model_sees_fit(call_format, control):
+def test_grammar_of_optional_calls_allows_text_and_valid_calls(call_format, control):
     before = "all\n" if call_format == "functionary-v3.2" else ""
     text, alone = grammar(call_format, control), one(call_format)
     assert matches(text, f"{before}Hello <b> {{}} [1] there\n", control) == (True, True)
@@ -131,7 +131,7 @@ def test_text_may_hold_other_tokens_of_the_format():
 
 
 @pytest.mark.parametrize("call_format", SEVERAL)
-def test_markers_that_are_text_may_come_in_any_pieces(call_format):
+def test_text_markers_match_in_any_tokenization(call_format):
     assert matches(grammar(call_format, required=True), WRITTEN[call_format], False, pieces=False) == (
         True,
         True,
@@ -141,7 +141,7 @@ def test_markers_that_are_text_may_come_in_any_pieces(call_format):
 
 
 @pytest.mark.parametrize("call_format", SEVERAL)
-def test_an_answer_of_another_form_where_no_tool_is_called(call_format):
+def test_constrained_answer_is_allowed_instead_of_a_call(call_format):
     schema = '{"type": "object", "properties": {"name": {"type": "string"}}}'
     text = grammar(call_format, answer=Constraint("json_schema", schema))
     before = "all\n" if call_format == "functionary-v3.2" else ""
@@ -152,14 +152,14 @@ def test_an_answer_of_another_form_where_no_tool_is_called(call_format):
     assert matches(text, "Hello", False) != (True, True)
 
 
-def test_answers_and_calls_that_cannot_be_distinguished():
+def test_indistinguishable_answers_and_calls_are_refused():
     schema = '{"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}'
     for call_format in ("llama3", "generic"):
         with pytest.raises(UnsupportedSchema):
             grammar(call_format, answer=Constraint("json_schema", schema))
 
 
-def test_other_forms_of_answers():
+def test_every_kind_of_answer_constraint_is_combined_with_calls():
     for constraint, good, bad in (
         (Constraint("json_object"), '{"a": [1]}', "5"),
         (Constraint("regex", "a/b+"), "a/bb", "ab"),
@@ -171,7 +171,7 @@ def test_other_forms_of_answers():
 
 
 @pytest.mark.parametrize("control", [True, False])
-def test_channels(control):
+def test_harmony_grammar_requires_the_right_channels(control):
     analysis = "<|channel|>analysis<|message|>I think <|x|>.<|end|>"
     again, final = "<|start|>assistant", "<|channel|>final<|message|>"
     call = one("harmony")
@@ -216,7 +216,7 @@ def tagged(*arguments: tuple[str, str]) -> str:
         ({}, '{"a": 1}', "a"),
     ],
 )
-def test_arguments_in_tags(schema, good, bad):
+def test_tagged_arguments_match_their_schema(schema, good, bad):
     text = grammar(
         "qwen-coder", tools=(tool({"x": schema}, **{"$defs": {"n": {"type": "integer"}}}),), required=True
     )
@@ -226,7 +226,7 @@ def test_arguments_in_tags(schema, good, bad):
         assert matches(text, tagged(("x", bad)), False) != (True, True)
 
 
-def test_required_arguments_in_tags_come_in_order():
+def test_required_tagged_arguments_come_in_order():
     text = grammar(
         "qwen-coder", tools=(tool({"x": {}, "y": {}, "z": {}}, required=["x", "z"]),), required=True
     )
@@ -260,7 +260,7 @@ def test_properties_that_a_schema_does_not_list_are_left_out():
     assert matches(text, call.format('{"b": 1}'), False) != (True, True)
 
 
-def test_odd_names_and_texts_in_grammars():
+def test_odd_names_and_texts_give_a_valid_grammar():
     odd = Tool("a.b-c", None, {"type": "object", "properties": {'"x\\\n': {"enum": ['"\\']}}}, None, "t")
     for call_format in SEVERAL:
         if call_format not in CANNOT_WRITE:

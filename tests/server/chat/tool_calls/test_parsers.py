@@ -29,7 +29,7 @@ def test_every_format_is_tested():
 
 
 @pytest.mark.parametrize("call_format", CALLS)
-def test_calls(call_format):
+def test_calls_of_every_format_are_parsed(call_format):
     parser = new_parser(call_format)
     parts = read(parser, [CALLS[call_format]])
     assert calls_of(parts) == BOTH
@@ -87,13 +87,13 @@ def test_text_with_unfinished_json_before_calls_does_not_swallow_them(call_forma
 
 
 @pytest.mark.parametrize("call_format", CALLS)
-def test_only_the_first_call_where_more_are_not_allowed(call_format):
+def test_only_the_first_call_is_parsed_if_one_is_allowed(call_format):
     parser = new_parser(call_format, parallel=False)
     assert calls_of(read(parser, [CALLS[call_format]])) == BOTH[:1]
 
 
 @pytest.mark.parametrize("call_format", CALLS)
-def test_a_call_of_a_tool_that_is_not_offered_is_text(call_format):
+def test_call_of_a_tool_not_offered_is_text(call_format):
     parser = new_parser(call_format, (TOOLS[1],))
     parts = read(parser, [CALLS[call_format]])
     assert "get_weather" in parts.content
@@ -104,14 +104,14 @@ def test_a_call_of_a_tool_that_is_not_offered_is_text(call_format):
 @pytest.mark.parametrize(
     "text", ["", "Hello there.", " \n", "a < b [1] {x} `y` \n", '{"a": 1}', "é🍕\n\n", "Action"]
 )
-def test_text_is_text(call_format, text):
+def test_text_without_calls_stays_text(call_format, text):
     parser = new_parser(call_format)
     assert read(parser, list(text)) == OutputDelta(text)
     assert not parser.n_calls
 
 
 @pytest.mark.parametrize("call_format", every(3, CALLS))
-def test_an_answer_that_is_cut_off(call_format):
+def test_truncated_call_is_emitted_as_far_as_known(call_format):
     """What is known of a call is emitted; what is not a call yet is text."""
     whole = CALLS[call_format]
     for end in range(len(whole)):
@@ -136,18 +136,18 @@ def test_an_answer_that_is_cut_off(call_format):
         '[{"name": "get_weather", "arguments": ' + ARGUMENTS + "}]",
     ],
 )
-def test_what_models_write_for_the_form_they_were_shown(text):
+def test_variants_models_write_are_parsed(text):
     parts = read(new_parser("hermes"), [f"<tool_call>{text}</tool_call>"])
     assert calls_of(parts) == BOTH[:1]
 
 
-def test_what_follows_a_call_is_content_again():
+def test_text_after_a_call_is_content():
     parts = read(new_parser("hermes"), ['<tool_call>{"name": "now"}</tool_call>\nDone <tool_call> or not'])
     assert parts.content == "\nDone <tool_call> or not"
     assert calls_of(parts) == [("id1", "now", {})]
 
 
-def test_both_forms_of_mistral():
+def test_both_mistral_forms_are_parsed():
     for call_format in ("mistral", "mistral-named"):
         for text in (
             CALLS["mistral"],
@@ -161,19 +161,19 @@ def test_both_forms_of_mistral():
     )
 
 
-def test_python_tag_and_fence():
+def test_python_tag_and_json_fence_are_parsed():
     call = f'{{"name": "get_weather", "parameters": {ARGUMENTS}}}'
     assert calls_of(read(new_parser("llama3"), [f"<|python_tag|>{call}"])) == BOTH[:1]
     assert read(new_parser("llama3"), ["<|python_tag|>print(1)"]) == OutputDelta("<|python_tag|>print(1)")
     assert calls_of(read(new_parser("generic"), [f"```json\n{CALLS['generic']}\n```"])) == BOTH
 
 
-def test_responses_of_command_r_stand_between_marks():
+def test_command_r_response_markers_are_removed():
     text = "<|START_RESPONSE|>It rains.<|END_RESPONSE|>"
     assert read(new_parser("command-r"), [text]) == OutputDelta("It rains.")
 
 
-def test_texts_in_tags_are_reported_as_they_come():
+def test_tagged_texts_are_streamed_as_they_come():
     parser = new_parser("qwen-coder", (WEATHER,))
     parser.push("<tool_call>\n<function=get_weather>\n<parameter=city>\n")
     assert parser.push('two "lines"\n') == OutputDelta(tools=(ToolCallDelta(0, arguments='two \\"lines\\"'),))
@@ -183,7 +183,7 @@ def test_texts_in_tags_are_reported_as_they_come():
     )
 
 
-def test_channels_of_harmony():
+def test_harmony_channels_become_reasoning_and_content():
     text = (
         "<|channel|>analysis<|message|>I think.\n<|end|><|start|>assistant<|channel|>commentary<|message|>"
         "Wait.<|end|><|start|>assistant<|channel|>final<|message|>Well."
@@ -200,7 +200,7 @@ def test_channels_of_harmony():
     assert calls_of(read(new_parser("harmony"), [to_role])) == [("id1", "now", {})]
 
 
-def test_reasoning_is_counted_as_such():
+def test_parser_in_the_analysis_channel_is_in_reasoning():
     parser = new_parser("harmony")
     parser.push("<|channel|>analysis<|message|>I")
     assert parser.reasoning

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.asyncio
 
 
 @pytest.mark.parametrize(("file", "length"), [(None, "one"), (True, "one"), (False, "own")])
-async def test_a_file_says_whether_vectors_are_normalized(file, length):
+async def test_model_file_decides_whether_vectors_are_normalized(file, length):
     """`pooling_normalize`, which `ggserve convert` writes for folders without a Normalize module."""
     engine = FakeEngine()
     if file is not None:
@@ -40,7 +40,7 @@ async def test_a_file_says_whether_vectors_are_normalized(file, length):
         )
 
 
-async def test_many_tokens_go_in_several_orders():
+async def test_many_tokens_are_split_into_several_tasks():
     engine = FakeEngine()
     async with client(engine) as http:
         inputs = [[i % 300] * 500 for i in range(300)]
@@ -51,7 +51,7 @@ async def test_many_tokens_go_in_several_orders():
             np.testing.assert_allclose(actual, expected(inputs[i])[0], atol=1e-6)
 
 
-async def test_formats_are_the_same_numbers():
+async def test_every_encoding_format_gives_the_same_numbers():
     async with client() as http:
         floats = (await http.post(V1, json={"input": "a cat", "encoding_format": "float"})).json()
         text = (await http.post(V1, json={"input": "a cat", "encoding_format": "base64"})).json()
@@ -62,7 +62,7 @@ async def test_formats_are_the_same_numbers():
         )
 
 
-async def test_dimensions_are_cut_and_normalised_again():
+async def test_dimensions_cuts_and_renormalizes_vectors():
     async with client() as http:
         answer = (await http.post(V1, json={"input": [5, 6], "dimensions": 3})).json()
         first = vectors([5, 6], "last")[0][:3]
@@ -85,7 +85,7 @@ async def test_dimensions_are_cut_and_normalised_again():
         (1024, lambda v: np.abs(v).max() * (np.abs(v / np.abs(v).max()) ** 1024).sum() ** (1 / 1024)),
     ],
 )
-async def test_norms_of_llama_server(norm, length):
+async def test_embd_normalize_gives_the_norms_of_llama_server(norm, length):
     async with client() as http:
         answer = (await http.post(V1, json={"input": [5, 6], "embd_normalize": norm})).json()
         raw = vectors([5, 6], "last")[0].astype(np.float64)
@@ -93,12 +93,12 @@ async def test_norms_of_llama_server(norm, length):
         np.testing.assert_allclose(answer["data"][0]["embedding"], requested, rtol=1e-6)
 
 
-async def test_norms_of_zeros_are_zeros():
+async def test_normalizing_zeros_gives_zeros():
     for norm in (-1, 0, 1, 2, 5):
         np.testing.assert_array_equal(normalized(np.zeros((1, 4), np.float32), norm), np.zeros((1, 4)))
 
 
-async def test_pooling_of_file_option_and_request():
+async def test_pooling_of_request_overrides_option_overrides_file():
     engine = FakeEngine()
     async with client(make_app(engine, pooling="mean")) as http:
         await http.post(V1, json={"input": "a"})
@@ -118,13 +118,13 @@ async def test_pooling_of_file_option_and_request():
         assert error["param"] == "pooling"
 
 
-async def test_both_ways_to_say_how_to_normalise():
+async def test_normalize_alongside_embd_normalize_is_refused():
     async with client() as http:
         body = {"input": "a", "normalize": True, "embd_normalize": 2}
         assert error_of(await http.post(V1, json=body), 400)["param"] == "embd_normalize"
 
 
-async def test_answers_that_would_be_too_large(monkeypatch):
+async def test_response_that_would_be_too_large_is_refused(monkeypatch):
     monkeypatch.setattr("server.api.common.embeddings.vectors.MAX_VALUES", 10 * N_EMBD)
     engine = FakeEngine()
     async with client(engine) as http:

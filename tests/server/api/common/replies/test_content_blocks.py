@@ -98,7 +98,7 @@ def runs(parts):
 
 @pytest.mark.parametrize("api", [ResponseFormatter, MessageFormatter])
 @given(parts=answers())
-def test_blocks(api, parts):
+def test_blocks_follow_the_runs_of_each_kind_of_text(api, parts):
     arguments = ()
     if api is ResponseFormatter:
         arguments = (Conversation(None, [], 0, RequestTools()), {"background": False})

@@ -41,7 +41,7 @@ def test_entry_has_the_bytes_whatever_the_token_is() -> None:
     ]
 
 
-def test_a_token_is_looked_up_once() -> None:
+def test_repeated_token_is_looked_up_once() -> None:
     tokenizer = Tokenizer()
     names = TokenTexts(tokenizer)
     for _ in range(3):
@@ -53,7 +53,7 @@ def test_a_token_is_looked_up_once() -> None:
 @pytest.mark.parametrize(
     ("logprob", "expected"), [(None, None), (-0.25, -0.25), (FLOOR, FLOOR), (-1e5, FLOOR), (-math.inf, FLOOR)]
 )
-def test_number_below_the_floor_is_the_floor(logprob: float | None, expected: float | None) -> None:
+def test_logprob_below_the_floor_becomes_the_floor(logprob: float | None, expected: float | None) -> None:
     assert number(logprob) == expected
 
 

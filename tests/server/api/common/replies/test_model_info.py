@@ -37,13 +37,13 @@ def test_parameter_size_is_in_the_largest_unit(n: int, text: str) -> None:
     assert parameter_size(n) == text
 
 
-def test_capabilities_follow_what_the_model_and_its_vocabulary_can() -> None:
+def test_capabilities_follow_the_model_and_its_vocabulary() -> None:
     assert capabilities({}, PLAIN, None) == ["completion"]
     assert capabilities({"generates": True}, FILLING, None) == ["completion", "insert"]
     assert capabilities({"generates": False}, PLAIN, None) == ["embedding"]
 
 
-def test_a_file_tells_less_of_what_its_model_can() -> None:
+def test_header_capabilities_follow_the_file_header() -> None:
     assert header_capabilities({}) == []
     assert header_capabilities({"generates": False, "takes_tools": False}) == ["embedding"]
     assert header_capabilities({"generates": True, "takes_tools": False}) == ["completion"]

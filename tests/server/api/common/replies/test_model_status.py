@@ -26,7 +26,7 @@ LOADING = {"stages": ["text_model"], "current": "text_model", "value": 0.123}
         ("failed", {}, {"value": "unloaded", "failed": True}),
     ],
 )
-def test_states_have_the_words_of_the_router(state: str | None, fields: Any, status: Any) -> None:
+def test_states_have_the_names_of_llama_servers_router(state: str | None, fields: Any, status: Any) -> None:
     model = ServedModel("a", Path("a.gguf"))
     if state is not None:
         engine: Any = SimpleNamespace(state=state, progress=0.1234)

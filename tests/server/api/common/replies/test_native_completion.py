@@ -12,7 +12,7 @@ from support.fakes.engine import TEXT, FakeEngine, ids, tokenizer
 pytestmark = pytest.mark.asyncio
 
 
-async def test_stop_strings_name_the_word_and_hold_nothing_back():
+async def test_stop_string_is_named_and_nothing_is_held_back():
     body = {"prompt": "Once", "stop": ["garden", "cat"], "return_tokens": True}
     whole = await ask(body)
     assert (whole["content"], whole["stop_type"], whole["stopping_word"]) == (
@@ -26,7 +26,7 @@ async def test_stop_strings_name_the_word_and_hold_nothing_back():
     assert chunks[-1]["stopping_word"] == "cat"
 
 
-async def test_how_it_ended():
+async def test_stop_type_says_how_generation_ended():
     eos = await ask({"prompt": "Once"})
     assert (eos["stop_type"], eos["truncated"]) == ("eos", False)
     token = ids(TEXT)[2]
@@ -38,7 +38,7 @@ async def test_how_it_ended():
     assert (full["stop_type"], full["truncated"]) == ("limit", True)
 
 
-async def test_line_breaks_are_reported_and_may_end_a_text_that_takes_too_long():
+async def test_line_break_is_reported_and_ends_text_over_its_time():
     text = "one\ntwo\nthree\nfour"
     body = await ask({"prompt": "x"}, FakeEngine(text))
     assert (body["content"], body["has_new_line"]) == (text, True)
@@ -75,7 +75,7 @@ async def test_n_probs_adds_the_most_likely_tokens(post):
     assert "completion_probabilities" not in await ask({"prompt": "a", "n_probs": 0})
 
 
-async def test_parts_of_characters_are_shown_as_the_text_that_they_complete():
+async def test_partial_characters_are_shown_as_the_text_they_complete():
     text = "ß 🍕."  # of several tokens each
     requested = {"prompt": "a", "n_probs": 2}
     whole = (await ask(requested, FakeEngine(text)))["completion_probabilities"]

@@ -11,7 +11,7 @@ from server.generation.output_processor import OutputSequence
 from support.fakes.engine import tokenizer
 
 
-def test_timings_of_progress_count_what_was_computed():
+def test_progress_timings_count_computed_tokens():
     request = Request(id="r", prompt=[1] * 20, n_batch=8)
     sequence = OutputSequence(0, 0, Prompt(), request, GenerationOptions(id_prefix=""), tokenizer())
     sequence.timings = Timings(queue_ms=1.5, n_batch=8)

@@ -26,7 +26,7 @@ def context() -> RequestContext:
         ('{"a": {"b": null}}', {"a": {"b": None}}),
     ],
 )
-def test_arguments_that_are_an_object_stay_as_they_are_on_one_line(text, value, context):
+def test_object_arguments_stay_unchanged_on_one_line(text, value, context):
     data = msgspec.json.encode(arguments_object(text, "x", context))
     assert json.loads(data) == value
     assert len(data.decode().splitlines()) == 1

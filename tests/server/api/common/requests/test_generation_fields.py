@@ -28,7 +28,7 @@ PREFILLS = (COMPLETIONS, "/completion", "/infill")
 
 @pytest.mark.parametrize(("route", "field", "body"), [row for row in LIMITS if row[0] != "/infill"])
 @pytest.mark.parametrize("default", [(), ("max_tokens=3",)])
-async def test_a_limit_of_minus_one_means_no_limit(route, field, body, default):
+async def test_limit_of_minus_one_means_no_limit(route, field, body, default):
     """As LM Studio, KoboldCpp and clients of llama-server send it; also where the operator set a limit."""
     engine = FakeEngine()
     async with client(make_app(engine, default=list(default))) as http:
@@ -41,7 +41,7 @@ async def test_a_limit_of_minus_one_means_no_limit(route, field, body, default):
 
 
 @pytest.mark.parametrize(("route", "field", "body"), LIMITS)
-async def test_limits_that_no_api_takes_are_refused(route, field, body):
+async def test_invalid_limits_are_refused_by_every_api(route, field, body):
     engine = FakeEngine()
     async with client(engine) as http:
         for value in (-2, -100, 2**31, 1.5, "-1", True):
@@ -54,7 +54,7 @@ async def test_limits_that_no_api_takes_are_refused(route, field, body):
     assert engine.seen == []
 
 
-async def test_the_limit_of_messages_must_be_named():
+async def test_anthropic_messages_require_max_tokens():
     async with client(FakeEngine()) as http:
         assert error_message(await http.post(MESSAGES, json=CHAT_BODY)) == "max_tokens: is required"
 

@@ -44,7 +44,7 @@ async def ask(http, role: str | None = None, **fields):
         (2**31 - 1, 2**31 - 1),
     ],
 )
-async def test_keep_alive_is_a_number_of_seconds_or_a_duration(value, seconds):
+async def test_keep_alive_takes_seconds_or_a_duration(value, seconds):
     app = make_folder_app(FakeEngine(name="stories"))
     async with client(app) as http:
         await ask(http, keep_alive=60)
@@ -56,7 +56,7 @@ async def test_keep_alive_is_a_number_of_seconds_or_a_duration(value, seconds):
             assert model.keep_alive_s == seconds
 
 
-async def test_settings_of_all_clients_are_for_administrators(app):
+async def test_keep_alive_takes_effect_only_for_administrators(app):
     async with client(app) as http:
         model = app.state.ggserve.registry.models["stories"]
         for value in (0, "5m", -1):
@@ -74,7 +74,7 @@ async def test_settings_of_all_clients_are_for_administrators(app):
         await until(lambda: model.state == "unloaded")
 
 
-async def test_the_next_load_of_a_model_has_the_time_of_the_server_again():
+async def test_next_load_of_a_model_uses_the_servers_keep_alive():
     app = make_folder_app(FakeEngine(name="stories"))
     async with client(app) as http:
         model = app.state.ggserve.registry.models["stories"]

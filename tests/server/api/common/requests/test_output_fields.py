@@ -73,7 +73,7 @@ async def test_fields_of_other_servers_become_constraints(ask, path, fields, con
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_schema_matches_that_of_response_format_in_every_form(ask, path):
+async def test_every_form_of_a_schema_equals_response_format(ask, path):
     named = {"response_format": {"type": "json_schema", "json_schema": {"schema": INTEGER}}}
     expected, _ = await ask.constraint(path, named)
     for value in (INTEGER, json.dumps(INTEGER)):
@@ -82,7 +82,7 @@ async def test_a_schema_matches_that_of_response_format_in_every_form(ask, path)
     assert await ask.constraint(path, {"format": INTEGER}) == (expected, [])
 
 
-async def test_white_space_of_json_is_as_requested(ask):
+async def test_json_whitespace_follows_the_request(ask):
     compact, _ = await ask.constraint(
         CHAT, {"structured_outputs": {"json": {}, "disable_any_whitespace": True}}
     )
@@ -101,7 +101,7 @@ async def test_white_space_of_json_is_as_requested(ask):
     assert (nothing, [text.split()[0] for text in warnings]) == (None, ["guided_whitespace_pattern"])
 
 
-async def test_a_structural_tag_is_a_grammar_as_object_and_as_text(ask):
+async def test_structural_tag_as_object_or_text_becomes_a_grammar(ask):
     first, _ = await ask.constraint(CHAT, {"structural_tag": TAG})
     for fields in (
         {"structural_tag": json.dumps(TAG)},

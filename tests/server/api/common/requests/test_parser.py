@@ -74,19 +74,19 @@ def test_read_of_absent_and_null_fields_gives_the_default(context: RequestContex
         assert list(fields.objects("x")) == []
 
 
-def test_objects_name_the_item_that_is_none(context: RequestContext) -> None:
+def test_objects_name_the_item_that_is_not_an_object(context: RequestContext) -> None:
     with pytest.raises(ApiError, match=r"a\[1\]: must be an object") as raised:
         list(objects([{}, 5], "a", context))
     assert raised.value.param == "a[1]"
 
 
-def test_only_warns_of_unknown_fields_that_have_a_value(context: RequestContext) -> None:
+def test_unknown_fields_are_warned_of_only_if_they_have_a_value(context: RequestContext) -> None:
     fields = Fields({"known": 1, "odd": 2, "idle": 3, "null": None, "y" * 99: 4}, "a", context)
     fields.only(frozenset({"known"}), frozenset({"idle"}))
     assert context.warnings == ["a.odd has no effect", f"a.{'y' * 64} has no effect"]
 
 
-def test_json_text_of_what_cannot_be_written_is_refused() -> None:
+def test_json_text_of_unserializable_value_is_refused() -> None:
     deep: Any = []
     for _ in range(100_000):
         deep = [deep]
@@ -108,7 +108,7 @@ def test_no_media_names_the_kind(kind: str, words: str) -> None:
 
 
 @pytest.mark.anyio
-async def test_unknown_and_idle_fields_are_named() -> None:
+async def test_unknown_and_ineffective_fields_are_named() -> None:
     body = {
         "prompt": "Once",
         "user": "me",

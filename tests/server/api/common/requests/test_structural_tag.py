@@ -61,7 +61,7 @@ STRUCTURES = {
         ("<f=a>1</f> and again <f=b>2</f>", False),
     ],
 )
-def test_structures_hold_what_follows_a_trigger(text, allowed):
+def test_structures_constrain_text_after_a_trigger(text, allowed):
     assert matches(STRUCTURES, text) is allowed
 
 
@@ -120,7 +120,7 @@ def test_structures_hold_what_follows_a_trigger(text, allowed):
         ),
     ],
 )
-def test_a_format_allows_what_it_says_and_nothing_else(format, yes, no):
+def test_format_allows_exactly_what_it_describes(format, yes, no):
     value = {"type": "structural_tag", "format": format}
     assert [text for text in yes if not matches(value, text)] == []
     assert [text for text in no if matches(value, text)] == []
@@ -202,7 +202,7 @@ def test_nested_tags_do_not_double_the_grammar(kind):
 @pytest.mark.parametrize(
     ("kind", "text"), [("tags_with_separator", "<<<<x>>,<<x>>>>"), ("triggered_tags", "a<<b<<x>>>>")]
 )
-def test_nested_tags_match_as_before(kind, text):
+def test_nested_tags_match_what_they_describe(kind, text):
     tag = {"type": "structural_tag", "format": nested_tags(kind, 2)}
     assert matches(tag, text)
     assert not matches(tag, text.replace("x", "y"))
@@ -236,6 +236,6 @@ def test_tags_that_would_take_much_memory_are_refused(tag, reason):
         structural_tag(tag, "structural_tag", Warned())
 
 
-def test_triggers_that_come_twice_count_once():
+def test_duplicate_triggers_count_once():
     repeated = {**STRUCTURES, "triggers": ["<f="] * 10_000}
     assert matches(repeated, "<f=a>12</f>")

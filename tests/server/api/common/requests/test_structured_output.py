@@ -86,7 +86,7 @@ def test_two_constraints_at_once_are_refused(context: RequestContext) -> None:
     assert alone == RequestedConstraint(Constraint("regex", "a"), "guided_regex")
 
 
-def test_one_constraint_under_several_names_is_in_force(context: RequestContext) -> None:
+def test_one_constraint_under_several_names_is_applied(context: RequestContext) -> None:
     fields = {"response_format": {"type": "regex", "pattern": "a"}, "guided_regex": "a", "regex": "a"}
     expected = RequestedConstraint(Constraint("regex", "a"), "response_format.pattern")
     assert requested(context, **fields) == expected

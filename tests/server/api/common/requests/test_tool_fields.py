@@ -18,7 +18,7 @@ def context() -> RequestContext:
     return RequestContext(make_app().state.ggserve, AccessRecord("id"))
 
 
-def test_parse_of_the_example_gives_its_tool(context: RequestContext) -> None:
+def test_parse_of_a_valid_tool_gives_the_tool(context: RequestContext) -> None:
     (tool,) = parse_tools([ToolField.model_validate(TOOL_EXAMPLE)], context)
     assert (tool.name, tool.strict, context.warnings) == ("get_weather", None, [])
 
@@ -30,7 +30,7 @@ def test_parse_of_the_example_gives_its_tool(context: RequestContext) -> None:
         ({"type": "function"}, "tools[1].function", "missing_field"),
     ],
 )
-def test_parse_of_what_cannot_be_called_names_its_place(
+def test_parse_of_an_invalid_tool_names_its_place(
     fields: dict[str, Any], param: str, code: str, context: RequestContext
 ) -> None:
     with pytest.raises(ApiError) as raised:
@@ -56,7 +56,7 @@ def test_calls_have_arguments_as_text_and_an_id_if_they_have_one(context: Reques
     assert context.warnings == ["messages[4].tool_calls[1].odd has no effect"]
 
 
-def test_choice_by_mode_takes_three_words_and_nothing_else() -> None:
+def test_choice_by_mode_takes_only_its_three_words() -> None:
     for mode in ("none", "auto", "required"):
         assert choice_by_mode(mode).mode == mode
     for other in ("", "maybe", 5, ["auto"], True):

@@ -39,7 +39,7 @@ async def test_response_fields_selects_the_fields():
     assert set(await ask({"prompt": "a", "response_fields": []})) == LAST
 
 
-async def test_progress_and_times_in_a_stream():
+async def test_stream_reports_progress_and_timings():
     engine = FakeEngine(cached_n=1, prefill_s=0.01)
     chunks = await stream(
         {"prompt": "Once upon a time there was", "return_progress": True, "timings_per_token": True}, engine
@@ -51,7 +51,7 @@ async def test_progress_and_times_in_a_stream():
     assert all("timings" in chunk for chunk in chunks)
 
 
-async def test_an_error_in_a_stream_is_its_last_event():
+async def test_stream_error_is_its_last_event():
     chunks = await stream({"prompt": "Once"}, FakeEngine(fail_after=2))
     assert chunks[-1]["error"]["code"] == "internal_error"
     assert [chunk["stop"] for chunk in chunks[:-1]] == [False, False]

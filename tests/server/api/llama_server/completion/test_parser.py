@@ -28,7 +28,7 @@ pytestmark = pytest.mark.asyncio
         ([[5, " cat"]], [[5, *ids(" cat")]]),
     ],
 )
-async def test_forms_of_prompts(prompt, expected):
+async def test_every_form_of_prompt_is_accepted(prompt, expected):
     engine = FakeEngine()
     body = await ask({"prompt": prompt, "n_predict": 1}, engine)
     assert [r.prompt for r in engine.seen] == expected
@@ -62,7 +62,7 @@ async def test_invalid_prompts_are_refused(prompt):
     await refused({"prompt": prompt}, "prompt")
 
 
-async def test_n_and_its_limit():
+async def test_n_multiplies_prompts_within_its_limit():
     body = await ask({"prompt": ["a", "b"], "n": 2, "n_predict": 1})
     assert [answer["index"] for answer in body] == [0, 1, 2, 3]
     await refused({"prompt": "a", "n": 10**6}, "n")
@@ -82,7 +82,7 @@ async def test_n_and_its_limit():
         ([], {}),
     ],
 )
-async def test_forms_of_logit_bias(bias, expected):
+async def test_every_form_of_logit_bias_is_accepted(bias, expected):
     engine = FakeEngine()
     body = await ask({"prompt": "a", "logit_bias": bias, "temperature": 0}, engine)
     assert engine.seen[0].params.logit_bias == expected
@@ -116,7 +116,7 @@ ONLY_IN_REPLIES = {
 }
 
 
-async def test_neutral_values_are_silent_and_others_are_named():
+async def test_ineffective_fields_are_named_unless_neutral():
     reported = (await ask({"prompt": "a"}))["generation_settings"]
     neutral = {"n_cache_reuse": 0, "n_indent": 0, "t_max_predict_ms": -1, "seed": -1}
     body = await ask({"prompt": "a", **reported, **neutral})
@@ -174,7 +174,7 @@ async def test_samplers_may_be_a_string_of_letters():
     assert body["warnings"] == ["samplers: 'q' has no effect: there is no such sampler"]
 
 
-async def test_a_seed_of_minus_one_is_a_random_one():
+async def test_seed_of_minus_one_is_random():
     engine = FakeEngine()
     for _ in range(2):
         await ask({"prompt": "a", "seed": -1}, engine)
@@ -182,7 +182,7 @@ async def test_a_seed_of_minus_one_is_a_random_one():
     assert first != second
 
 
-async def test_limits_have_three_names():
+async def test_token_limit_has_several_names_and_one_is_applied():
     engine = FakeEngine()
     body = await ask({"prompt": "a", "max_tokens": 3, "n_predict": 2}, engine)
     assert body["warnings"] == ["max_tokens has no effect: n_predict is set"]
@@ -221,7 +221,7 @@ async def test_invalid_values_are_refused(field, value):
     assert field in error["message"]
 
 
-async def test_what_the_text_must_match():
+async def test_every_constraint_field_reaches_the_engine():
     engine = FakeEngine()
     async with client(engine) as http:
         for field, value, kind in (

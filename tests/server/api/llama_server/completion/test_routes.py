@@ -12,7 +12,7 @@ pytestmark = pytest.mark.asyncio
 
 
 @pytest.mark.parametrize("path", [PATH, "/completions"])
-async def test_an_answer_tells_all_that_clients_look_for(path):
+async def test_response_has_every_field_clients_look_for(path):
     engine = FakeEngine(cached_n=2)
     async with client(engine) as http:
         body = (await http.post(path, json={"prompt": "Once upon", "n_predict": 5, "seed": 7})).json()
@@ -34,7 +34,7 @@ async def test_an_answer_tells_all_that_clients_look_for(path):
     )
 
 
-async def test_defaults_are_llama_servers_and_those_of_the_operator_go_before():
+async def test_defaults_are_the_operators_then_llama_servers():
     engine = FakeEngine()
     await ask({"prompt": "Hi"}, engine)
     await ask({"prompt": "Hi", "temperature": 0.1}, engine, default=["top_k=7", "temperature=0.3"])
@@ -42,7 +42,7 @@ async def test_defaults_are_llama_servers_and_those_of_the_operator_go_before():
     assert actual == [(0.8, 40, 0.95, 0.05), (0.1, 7, 0.95, 0.05)]
 
 
-async def test_no_tokens_fill_the_cache_only():
+async def test_n_predict_of_0_only_fills_the_cache():
     engine = FakeEngine()
     body = await ask({"prompt": "a", "n_predict": 0}, engine)
     assert (body["content"], engine.seen[0].params.max_tokens) == ("", 0)

@@ -16,7 +16,7 @@ async def test_top_logprobs_needs_logprobs():
     assert error_of(response, 400)["param"] == "top_logprobs"
 
 
-async def test_parts_of_text_are_joined():
+async def test_text_parts_are_joined():
     engine = FakeEngine()
     parts = [{"type": "text", "text": "A"}, {"type": "text", "text": "cat"}]
     async with client(engine) as http:
@@ -52,7 +52,7 @@ async def test_parts_of_text_are_joined():
         ([{"role": "assistant", "function_call": {"name": "f"}}], "messages[0].function_call"),
     ],
 )
-async def test_bad_messages_are_named(messages, param):
+async def test_invalid_messages_are_refused_by_name(messages, param):
     async with client() as http:
         response = await http.post(CHAT, json={"messages": messages})
     assert error_of(response, 400)["param"] == param
@@ -69,7 +69,7 @@ async def test_message_fields_without_effect_are_named():
     ]
 
 
-async def test_both_names_of_the_token_limit():
+async def test_token_limit_is_read_under_both_names():
     async with client() as http:
         for body, n in (
             ({"max_tokens": 2}, 2),

@@ -26,7 +26,7 @@ from support.fakes.engine import ids, make_app, tokenizer
 pytestmark = pytest.mark.asyncio
 
 
-async def test_reasoning_is_split_off():
+async def test_reasoning_is_separated_from_content():
     text = "<think>\nThe user greets.\n</think>\n\nHello!"
     body = await ask(answering(text))
     message = body["choices"][0]["message"]
@@ -49,14 +49,14 @@ async def test_reasoning_stays_in_the_content_if_requested():
     assert body["choices"][0]["message"] == {"role": "assistant", "content": text, "refusal": None}
 
 
-async def test_reasoning_that_the_prompt_begins():
+async def test_reasoning_opened_by_the_prompt_is_separated():
     engine = answering("I see.\n</think>\n\nHello!")
     message = (await ask(engine, R1))["choices"][0]["message"]
     assert (message["content"], message["reasoning_content"]) == ("Hello!", "I see.")
     assert tokenizer().decode(engine.seen[0].prompt).endswith("<think>\n")
 
 
-async def test_calls_behind_reasoning():
+async def test_calls_after_reasoning_are_parsed():
     body = await ask(answering(f"<think>Hm.</think>\n\n{CALLS['hermes']}"), tools=TOOLS)
     message = body["choices"][0]["message"]
     assert (message["content"], message["reasoning_content"]) == (None, "Hm.")
@@ -84,7 +84,7 @@ def marked(tmp_path, monkeypatch):
     return engine, make
 
 
-async def test_a_budget_reaches_the_engine(marked):
+async def test_reasoning_budget_reaches_the_engine(marked):
     engine, make = marked
     opened = {"chat_template_kwargs": {"opened": True}}
     async with client(make()) as http:
@@ -105,7 +105,7 @@ async def test_a_budget_reaches_the_engine(marked):
     ]
 
 
-async def test_markers_that_are_not_tokens_stay_as_text():
+async def test_markers_that_are_not_tokens_stay_text():
     engine = answering("x")
     await ask(engine, R1, reasoning_budget=16)
     thinking = engine.seen[0].thinking
@@ -114,7 +114,7 @@ async def test_markers_that_are_not_tokens_stay_as_text():
     assert (thinking.budget, thinking.opened) == (16, True)
 
 
-async def test_a_budget_without_reasoning_has_no_effect():
+async def test_budget_without_reasoning_gets_a_warning():
     engine = answering("x")
     body = await ask(engine, None, reasoning_budget=16)
     assert engine.seen[0].thinking is None
@@ -139,7 +139,7 @@ async def test_special_tokens_of_the_format_are_seen_by_the_parser(marked):
     assert text == "hmyes"
 
 
-async def test_what_requests_do_not_say_about_reasoning_the_servers_options_do(marked):
+async def test_reasoning_options_of_the_server_are_defaults_for_requests(marked):
     engine, make = marked
     engine.reply = [*ids("<|user|>"), *ids("Hm."), *ids("<|end|>"), *ids("Hello!")]
     options = {"reasoning_format": "none", "reasoning_budget": 7}
@@ -166,7 +166,7 @@ async def test_what_requests_do_not_say_about_reasoning_the_servers_options_do(m
     assert budgets == [(7, False), None, (0, False), None]
 
 
-async def test_reasoning_off_in_the_template():
+async def test_reasoning_off_is_passed_to_the_template():
     engine = answering("x")
     async with client(app(engine, reasoning="off")) as http:
         shown = await http.post("/apply-template", json={"messages": user("Hi")})
@@ -176,7 +176,7 @@ async def test_reasoning_off_in_the_template():
     assert other.json()["prompt"].endswith("<|im_start|>assistant\n")
 
 
-async def test_effort_that_the_template_does_not_take():
+async def test_effort_the_template_does_not_take_gets_a_warning():
     body = await ask(answering("x"), reasoning_effort="low")
     assert body["warnings"] == [
         "the reasoning effort has no effect: the chat template does not use reasoning_effort"

@@ -31,7 +31,7 @@ from support.fakes.engine import ids, tokenizer
 pytestmark = pytest.mark.asyncio
 
 
-async def test_calls_in_a_whole_response():
+async def test_whole_response_has_its_calls():
     body = await ask(answering(f"Let me see.\n{CALLS['hermes']}"), tools=TOOLS)
     (choice,) = body["choices"]
     message = choice["message"]
@@ -46,7 +46,7 @@ async def test_calls_in_a_whole_response():
     assert (await ask(answering(CALLS["hermes"]), tools=TOOLS))["choices"][0]["message"]["content"] is None
 
 
-async def test_order_of_deltas():
+async def test_deltas_come_as_role_calls_and_finish_reason():
     first, *middle, last, finish = await deltas(answering(CALLS["hermes"]), tools=TOOLS)
     assert first == {"role": "assistant", "content": None}
     assert last == {}
@@ -75,7 +75,7 @@ async def test_every_choice_has_its_own_calls():
     assert len(set(ids)) == 4
 
 
-async def test_the_template_shows_the_tools():
+async def test_template_receives_the_tools():
     engine = answering("x")
     await ask(engine, tools=TOOLS)
     await ask(engine, tools=TOOLS, tool_choice="none")
@@ -84,28 +84,28 @@ async def test_the_template_shows_the_tools():
     assert prompts[0] == prompts[1]
 
 
-async def test_without_a_choice_of_tools_calls_are_text():
+async def test_calls_without_offered_tools_stay_text():
     body = await ask(answering(CALLS["hermes"]), tools=TOOLS, tool_choice="none")
     assert body["choices"][0]["message"]["content"] == CALLS["hermes"]
     assert body["choices"][0]["finish_reason"] == "stop"
     assert (await ask(answering(CALLS["hermes"])))["choices"][0]["message"]["content"] == CALLS["hermes"]
 
 
-async def test_tools_that_are_not_allowed_are_not_called():
+async def test_only_allowed_tools_are_called():
     allowed = {"mode": "auto", "tools": [{"type": "function", "function": {"name": "now"}}]}
     choice = {"type": "allowed_tools", "allowed_tools": allowed}
     body = await ask(answering(CALLS["hermes"]), tools=TOOLS, tool_choice=choice)
     assert [call["function"]["name"] for call in body["choices"][0]["message"]["tool_calls"]] == ["now"]
 
 
-async def test_one_call_at_most():
+async def test_parallel_tool_calls_off_allows_one_call():
     body = await ask(answering(CALLS["hermes"]), tools=TOOLS, parallel_tool_calls=False)
     assert len(body["choices"][0]["message"]["tool_calls"]) == 1
     llama = await ask(answering(CALLS["llama3"]), LLAMA, tools=TOOLS)  # its template shows only one
     assert len(llama["choices"][0]["message"]["tool_calls"]) == 1
 
 
-async def test_results_go_back_to_the_model():
+async def test_results_reach_the_prompt_of_the_next_turn():
     engine = answering("It rains.")
     call = {"id": "call_7", "type": "function", "function": {"name": "get_weather", "arguments": ARGUMENTS}}
     talk = [
@@ -122,7 +122,7 @@ async def test_results_go_back_to_the_model():
     assert "<tool_response>\nrain\n</tool_response>" in prompt
 
 
-async def test_a_model_without_tools_gets_them_described():
+async def test_template_without_tools_gets_them_described():
     engine = answering(CALLS["generic"])
     body = await ask(engine, None, tools=TOOLS)
     assert "You can call these tools" in tokenizer().decode(engine.seen[0].prompt)
@@ -186,7 +186,7 @@ async def test_a_model_without_tools_gets_them_described():
         ({"continue_final_message": "x"}, "continue_final_message"),
     ],
 )
-async def test_bad_tools_and_switches_are_named(fields, param):
+async def test_invalid_tools_and_choices_are_refused_by_name(fields, param):
     engine = answering("x")
     async with client(app(engine)) as http:
         response = await http.post(CHAT, json={"messages": user("Hi"), **fields})
@@ -216,13 +216,13 @@ CALL = {"id": "a", "type": "function", "function": {"name": "now", "arguments": 
         ),
     ],
 )
-async def test_bad_turns_are_named(messages, param):
+async def test_invalid_turns_are_refused_by_name(messages, param):
     async with client(app(answering("x"))) as http:
         response = await http.post(CHAT, json={"messages": [*user("Hi"), *messages]})
     assert error_of(response, 400)["param"] == param
 
 
-async def test_arguments_may_be_an_object():
+async def test_call_arguments_may_be_an_object():
     call = {**CALL, "function": {"name": "now", "arguments": {"x": 1}}, "index": 0}
     body = await ask(
         answering("x"), messages=[*user("Hi"), {"role": "assistant", "tool_calls": [call]}, *user("x")]
@@ -230,7 +230,7 @@ async def test_arguments_may_be_an_object():
     assert "warnings" not in body
 
 
-async def test_channels():
+async def test_harmony_channels_are_split_into_reasoning_content_and_calls():
     text = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant" + CALLS["harmony"]
     engine = answering(text)
     engine.tokenizer = NotEnding(tokenizer())
@@ -251,7 +251,7 @@ async def constraints(template: str | None, *bodies: dict[str, Any]) -> list[Any
     return [request.constraint for request in engine.seen]
 
 
-async def test_calls_are_constrained_by_a_grammar():
+async def test_required_calls_are_constrained_by_a_grammar():
     required = {"tools": TOOLS, "tool_choice": "required"}
     named = {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "now"}}}
     auto, every, one, single, none, plain = await constraints(
@@ -272,7 +272,7 @@ async def test_calls_are_constrained_by_a_grammar():
     assert "get_weather" not in single.text
 
 
-async def test_an_answer_of_another_form_alongside_tools():
+async def test_response_format_alongside_tools_becomes_one_grammar():
     free, beside = await constraints(
         QWEN, {"response_format": SCHEMA}, {"response_format": SCHEMA, "tools": TOOLS}
     )
@@ -312,7 +312,7 @@ async def test_an_answer_of_another_form_alongside_tools():
         ({"tools": [NOW], "response_format": {"type": "regex", "pattern": "("}}, "response_format.pattern"),
     ],
 )
-async def test_schemas_that_no_grammar_can_express_are_refused(fields, param):
+async def test_inexpressible_schemas_are_refused(fields, param):
     bad = {
         "type": "function",
         "function": {"name": "f", "parameters": {"properties": {"x": {"type": "nope"}}}},
@@ -328,7 +328,7 @@ async def test_schemas_that_no_grammar_can_express_are_refused(fields, param):
     assert engine.seen == []
 
 
-async def test_schemas_of_tools_and_answers_are_read_in_the_limited_process_alone(monkeypatch):
+async def test_schemas_are_read_only_in_the_sandboxed_process(monkeypatch):
     def read(*fields, **options):
         raise AssertionError("in the server")
 
@@ -341,7 +341,7 @@ async def test_schemas_of_tools_and_answers_are_read_in_the_limited_process_alon
 
 
 @pytest.mark.parametrize("n", [0, 1])
-async def test_schemas_of_optional_tools_are_enforced_or_tried_again_later(n, monkeypatch):
+async def test_schemas_of_optional_tools_are_enforced_or_retried_later(n, monkeypatch):
     """A busy checker is no reason to leave them out. n: constraints that are checked at a time."""
     monkeypatch.setattr(checks, "MAX_WAITING", n)
     monkeypatch.setattr(checks, "MAX_QUEUED", n)
@@ -361,7 +361,7 @@ async def test_schemas_of_optional_tools_are_enforced_or_tried_again_later(n, mo
 
 
 @pytest.mark.parametrize("choice", ["auto", "required", {"type": "function", "function": {"name": "f1"}}])
-async def test_what_is_not_enforced_in_arguments_is_named_with_its_tool(choice):
+async def test_unenforced_keywords_of_arguments_are_named_with_their_tool(choice):
     formats = ["uuid", "byte", "iban"]
     tools = [
         {
@@ -381,7 +381,7 @@ async def test_what_is_not_enforced_in_arguments_is_named_with_its_tool(choice):
     assert body["warnings"] == expected
 
 
-async def test_calls_that_are_not_required_go_without_a_grammar_if_there_is_none():
+async def test_optional_calls_without_a_possible_grammar_are_unconstrained():
     bad = {
         "type": "function",
         "function": {"name": "f", "parameters": {"properties": {"x": {"type": "nope"}}}},

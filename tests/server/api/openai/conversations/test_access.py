@@ -25,7 +25,7 @@ async def texts(http, id):
 
 
 @pytest.mark.parametrize("store", [True, False])
-async def test_responses_in_a_conversation_continue_from_its_items_and_add_theirs(tmp_path, store):
+async def test_response_continues_from_a_conversations_items_and_adds_its_own(tmp_path, store):
     engine = FakeEngine()
     async with client(make_app(engine, chat_template=template(tmp_path, SHOWING))) as http:
         id = await begin(
@@ -47,7 +47,7 @@ async def test_responses_in_a_conversation_continue_from_its_items_and_add_their
     assert counted.json()["input_tokens"] > whole["usage"]["input_tokens"]
 
 
-async def test_response_that_fails_adds_nothing():
+async def test_failed_response_adds_nothing_to_the_conversation():
     engine = FakeEngine(fail_after=2)
     async with client(engine) as http:
         id = await begin(http)
@@ -55,7 +55,7 @@ async def test_response_that_fails_adds_nothing():
         assert await texts(http, id) == []
 
 
-async def test_unknown_conversation_is_not_found_and_one_alongside_a_previous_response_is_refused():
+async def test_conversation_unknown_or_alongside_a_previous_response_is_refused():
     engine = FakeEngine()
     async with client(engine) as http:
         unknown = error_of(await http.post(RESPONSES, json={"input": "A", "conversation": "conv_x"}), 404)
@@ -85,7 +85,7 @@ async def test_conversation_of_another_key_is_not_found():
         assert (await http.post(CONVERSATIONS, json={})).status_code == 401
 
 
-async def test_conversation_deleted_while_a_response_runs_is_named_in_its_warnings():
+async def test_conversation_deleted_while_a_response_runs_gets_a_warning():
     engine = FakeEngine()
     engine.gate.clear()
     async with client(engine) as http:
@@ -100,7 +100,7 @@ async def test_conversation_deleted_while_a_response_runs_is_named_in_its_warnin
     assert any(text.startswith("conversation has no effect") for text in response["warnings"])
 
 
-async def test_response_too_large_for_the_conversation_is_named_in_its_warnings():
+async def test_response_too_large_for_the_conversation_gets_a_warning():
     async with client(make_app(FakeEngine(), responses_max_bytes=300)) as http:
         id = await begin(http)
         body = {"input": "A" * 200, "conversation": id, "store": False}

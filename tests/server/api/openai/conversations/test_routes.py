@@ -74,7 +74,7 @@ async def test_invalid_items_are_refused_by_name_and_change_nothing(items, param
         assert len((await http.get(path)).json()["data"]) == 1
 
 
-async def test_conversations_where_none_are_stored_are_refused():
+async def test_conversations_with_storage_off_are_refused():
     async with client(make_app(FakeEngine(), max_stored_responses=0)) as http:
         assert error_of(await http.post(PATH, json={}), 400)["code"] == "conversations_not_stored"
 

@@ -34,7 +34,7 @@ def put(store, id, items=(), metadata=None):
     return conversation
 
 
-def test_conversations_beyond_the_number_drop_the_one_used_longest_ago(store):
+def test_conversations_beyond_the_limit_drop_the_least_recently_used(store):
     for id in "abc":
         put(store, id)
     store.get("a", None)
@@ -42,7 +42,7 @@ def test_conversations_beyond_the_number_drop_the_one_used_longest_ago(store):
     assert [id for id in "abcd" if store.get(id, None)] == ["a", "c", "d"]
 
 
-def test_conversation_that_is_used_expires_later(store, clock):
+def test_used_conversation_expires_later(store, clock):
     put(store, "a")
     put(store, "b")
     clock.now = 60
@@ -55,7 +55,7 @@ def test_conversation_that_is_used_expires_later(store, clock):
     assert store.size == len(store) == 0
 
 
-def test_bytes_beyond_the_limit_drop_others_and_one_too_large_changes_nothing(store):
+def test_bytes_over_the_limit_drop_others_but_too_large_changes_nothing(store):
     put(store, "a", [item("1", 500)])
     b = put(store, "b", [item("1", 400)])
     assert store.update(b, [item("2", 300)])
@@ -67,7 +67,7 @@ def test_bytes_beyond_the_limit_drop_others_and_one_too_large_changes_nothing(st
     assert b.metadata == {}
 
 
-def test_size_is_the_sum_after_every_change(store):
+def test_size_equals_the_sum_after_every_change(store):
     a = put(store, "a", [item("1", 10), item("2", 20)], metadata={"k": "v"})
     b = put(store, "b")
     store.update(b, [item("1", 5)])
@@ -80,7 +80,7 @@ def test_size_is_the_sum_after_every_change(store):
     assert (store.size, store.holds(a), store.holds(b)) == (b.size, False, True)
 
 
-def test_store_of_none_takes_nothing():
+def test_store_of_size_zero_takes_nothing():
     store = ConversationStore(0, 100.0, 1000)
     assert not store.update(StoredConversation("a", None, 0, {}))
     assert len(store) == 0

@@ -27,7 +27,7 @@ async def ended(http, id):
     return polled
 
 
-async def test_background_response_is_queued_and_then_complete():
+async def test_background_response_is_queued_then_completed():
     engine = FakeEngine()
     engine.gate.clear()
     async with client(engine) as http:
@@ -109,7 +109,7 @@ async def test_background_response_of_another_key_is_not_found():
         ({}, {"responses_max_bytes": 100}),
     ],
 )
-async def test_background_that_could_not_be_fetched_is_refused(body, settings):
+async def test_background_response_without_storage_is_refused(body, settings):
     engine = FakeEngine()
     async with client(make_app(engine, **settings)) as http:
         response = await http.post(RESPONSES, json={"input": "A cat", "background": True, **body})
@@ -117,7 +117,7 @@ async def test_background_that_could_not_be_fetched_is_refused(body, settings):
     assert engine.seen == []
 
 
-async def test_background_response_too_large_to_store_fails_in_words():
+async def test_background_response_too_large_to_store_fails_with_a_reason():
     async with client(make_app(FakeEngine(), responses_max_bytes=1500)) as http:
         response = await ended(http, (await begin(http, input="A cat " * 60))["id"])
     assert (response["status"], response["output"]) == ("failed", [])
@@ -153,7 +153,7 @@ async def test_streamed_background_response_that_fails_ends_with_its_error():
         assert await resumed(http, id, len(events)) == []
 
 
-async def test_streamed_background_response_that_is_cancelled_tells_those_who_read():
+async def test_cancelled_streamed_background_response_tells_its_readers():
     engine = FakeEngine(delay_s=0.02)
     app = make_app(engine)
     async with client(app) as http:
@@ -169,7 +169,7 @@ async def test_streamed_background_response_that_is_cancelled_tells_those_who_re
     assert cancelled["status"] == "cancelled"
 
 
-async def test_streamed_background_response_without_room_for_its_events_is_stored_alone():
+async def test_streamed_background_response_without_room_for_events_is_stored_without():
     async with client(make_app(FakeEngine(), responses_max_bytes=6000)) as http:
         started = await http.post(RESPONSES, json={"input": "A cat", "background": True, "stream": True})
         id = named_events(started.text)[-1]["response"]["id"]
@@ -178,7 +178,7 @@ async def test_streamed_background_response_without_room_for_its_events_is_store
     assert error["param"] == "stream"
 
 
-async def test_background_responses_end_with_the_server():
+async def test_background_responses_end_when_the_server_stops():
     engine = FakeEngine()
     engine.gate.clear()
     app = make_app(engine)

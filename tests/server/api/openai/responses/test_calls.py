@@ -71,7 +71,7 @@ async def test_calls_of_every_form_become_functions_and_results(tmp_path, call, 
     assert warnings == []
 
 
-async def test_an_output_of_the_local_shell_may_name_its_call_by_id(tmp_path):
+async def test_local_shell_output_may_name_its_call_by_id(tmp_path):
     call = {"type": "local_shell_call", "call_id": "c1", "action": {"type": "exec", "command": ["ls"]}}
     messages, _ = await seen_of(
         tmp_path, call, {"type": "local_shell_call_output", "id": "c1", "output": "x"}
@@ -79,7 +79,7 @@ async def test_an_output_of_the_local_shell_may_name_its_call_by_id(tmp_path):
     assert messages[2]["tool_call_id"] == "c1"
 
 
-async def test_items_of_hosted_tools_are_left_out_with_a_warning(tmp_path):
+async def test_hosted_tool_items_are_left_out_with_a_warning(tmp_path):
     messages, warnings = await seen_of(tmp_path, {"type": "web_search_call", "id": "ws_1"})
     assert [message["role"] for message in messages] == ["user"]
     assert [text.split()[0] for text in warnings] == ["input[1]"]
@@ -103,7 +103,7 @@ async def test_invalid_calls_are_refused_by_name(item, param):
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_reasoning_survives_a_client_that_sends_only_its_seal_back(tmp_path, stream):
+async def test_reasoning_is_restored_from_encrypted_content_alone(tmp_path, stream):
     app = make_app(FakeEngine("<think>wöll</think>So."), chat_template=template(tmp_path, THINKING))
     include = ["reasoning.encrypted_content"]
     async with client(app) as http:
@@ -117,7 +117,7 @@ async def test_reasoning_survives_a_client_that_sends_only_its_seal_back(tmp_pat
     assert (messages[1]["reasoning_content"], messages[1]["content"]) == ("wöll", "So.")
 
 
-async def test_reasoning_without_the_request_has_no_seal(tmp_path):
+async def test_reasoning_not_requested_encrypted_has_no_encrypted_content(tmp_path):
     app = make_app(FakeEngine("<think>well</think>So."), chat_template=template(tmp_path, THINKING))
     async with client(app) as http:
         response = await http.post(RESPONSES, json={"input": "a"})
@@ -125,7 +125,7 @@ async def test_reasoning_without_the_request_has_no_seal(tmp_path):
 
 
 @pytest.mark.parametrize("seal", ["gAAAAAB", "ggserve:%", "ggserve:/w=="])
-async def test_reasoning_sealed_elsewhere_is_left_out_with_a_warning(tmp_path, seal):
+async def test_reasoning_encrypted_by_another_server_is_left_out_with_a_warning(tmp_path, seal):
     reasoning = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": seal}
     messages, warnings = await seen_of(tmp_path, reasoning, {"role": "assistant", "content": "b"}, USER)
     assert [message["role"] for message in messages] == ["user", "assistant", "user"]

@@ -15,7 +15,7 @@ async def read(log, after=-1, keep_alive_s=60):
     return [data async for data in log.read(after, keep_alive_s)]
 
 
-async def test_readers_get_what_was_and_what_comes_until_the_end():
+async def test_readers_get_past_and_future_events_until_the_end():
     log = EventLog()
     log.add(b"0")
     log.add(b"1")
@@ -28,7 +28,7 @@ async def test_readers_get_what_was_and_what_comes_until_the_end():
     assert log.size == 4
 
 
-async def test_reader_that_waits_gets_comments():
+async def test_waiting_reader_gets_comments():
     log = EventLog()
     reading = log.read(-1, 0.001)
     assert [await anext(reading), await anext(reading)] == [KEEP_ALIVE, KEEP_ALIVE]

@@ -21,7 +21,7 @@ def without_marks(response):
     return {**response, **times, "output": output}
 
 
-async def test_a_whole_response():
+async def test_whole_response_has_every_field():
     response = await create(None, metadata={"a": "b"}, top_p=0.5, max_output_tokens=99)
     assert response["id"].startswith("resp_")
     assert (response["object"], response["status"], response["model"]) == ("response", "completed", "stories")
@@ -45,7 +45,7 @@ async def test_a_whole_response():
     assert "warnings" not in response
 
 
-async def test_events_come_in_order_and_end_in_the_whole_response():
+async def test_events_come_in_order_and_end_with_the_whole_response():
     events = await stream(None)
     kinds = [event["type"] for event in events]
     assert list(dict.fromkeys(kinds)) == PLAIN
@@ -84,7 +84,7 @@ async def test_reasoning_and_calls_are_items_of_their_own(tmp_path):
     assert without_marks(await create(app, tools=[TOOL])) == without_marks(events[-1]["response"])
 
 
-async def test_a_response_that_the_limit_cuts_is_incomplete():
+async def test_response_cut_by_the_limit_is_incomplete():
     events = await stream(None, max_output_tokens=3)
     assert events[-1]["type"] == "response.incomplete"
     response = events[-1]["response"]
@@ -103,7 +103,7 @@ async def test_an_empty_answer_is_an_empty_message():
     assert kinds == [kind for kind in PLAIN if kind != "response.output_text.delta"]
 
 
-async def test_include_of_logprobs_adds_the_most_likely():
+async def test_include_logprobs_adds_the_most_likely_tokens():
     body = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
     whole = (await create(None, **body))["output"][0]["content"][0]["logprobs"]
     assert "".join(entry["token"] for entry in whole) == TEXT
@@ -115,7 +115,7 @@ async def test_include_of_logprobs_adds_the_most_likely():
     assert response["warnings"][0].startswith("top_logprobs has no effect")
 
 
-async def test_progress_and_times_as_llama_server_tells_them():
+async def test_stream_reports_progress_and_timings_like_llama_server():
     engine = FakeEngine(prefill_s=0.01, cached_n=1)
     events = await stream(engine, return_progress=True, timings_per_token=True, max_output_tokens=3)
     progress = [event for event in events if "prompt_progress" in event]
@@ -135,7 +135,7 @@ async def test_return_tokens_adds_the_token_ids():
     assert whole["tokens"] == end["tokens"] == FakeEngine().reply
 
 
-async def test_an_error_before_and_in_the_middle_of_a_stream():
+async def test_stream_error_is_a_status_before_and_an_event_after_the_start():
     async with client(FakeEngine(fail_after=0)) as http:
         error_of(await http.post(RESPONSES, json={"input": "x", "stream": True}), 500)
     events = await stream(FakeEngine(fail_after=2))
@@ -147,7 +147,7 @@ async def test_an_error_before_and_in_the_middle_of_a_stream():
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
 
 
-async def test_an_error_after_nothing_but_signs_of_life():
+async def test_stream_error_after_only_keep_alives_is_an_event():
     """Clients want `response.created` first, whatever comes then."""
     app = make_app(FakeEngine(fail_after=0, prefill_s=0.2), keep_alive_s=0.05)
     live = Live(app, RESPONSES, {"input": "x", "stream": True})

@@ -85,12 +85,12 @@ async def test_fields_without_effect_are_named():
     ]
 
 
-async def test_a_limit_that_does_not_fit_is_reported_in_the_terms_of_the_api():
+async def test_limit_that_does_not_fit_is_named_as_the_api_names_it():
     response = await create(None, max_output_tokens=100_000)
     assert any(text.startswith("max_output_tokens: only") for text in response["warnings"])
 
 
-async def test_items_become_one_conversation(tmp_path):
+async def test_input_items_become_one_conversation(tmp_path):
     engine = FakeEngine()
     items = [
         {"role": "developer", "content": "rules"},
@@ -124,7 +124,7 @@ async def test_items_become_one_conversation(tmp_path):
     assert seen[5]["content"] == "b\nc"
 
 
-async def test_only_an_unfinished_message_is_gone_on_with():
+async def test_only_an_unfinished_message_is_continued():
     for status, continued in (("incomplete", True), ("completed", False)):
         engine = FakeEngine()
         last = {"type": "message", "role": "assistant", "status": status, "content": "Once"}

@@ -13,14 +13,14 @@ from support.fakes.engine import FakeEngine, make_app
 pytestmark = pytest.mark.asyncio
 
 
-async def test_a_conversation_that_is_too_long():
+async def test_overlong_input_is_refused():
     async with client(FakeEngine(n_ctx=16)) as http:
         for path in (RESPONSES, "/v1/responses/input_tokens"):
             error = error_of(await http.post(path, json={"input": "word " * 40}), 400)
             assert (error["param"], error["code"]) == ("input", "context_length_exceeded")
 
 
-async def test_tokens_of_the_input_match_those_of_the_prompt():
+async def test_input_tokens_match_the_prompt():
     engine = FakeEngine()
     async with client(engine) as http:
         await http.post(RESPONSES, json={"input": "A cat", "instructions": "Be brief", "tools": [TOOL]})
@@ -31,7 +31,7 @@ async def test_tokens_of_the_input_match_those_of_the_prompt():
     assert len(engine.seen) == 1
 
 
-async def test_a_client_that_disconnects():
+async def test_client_disconnect_frees_the_engine():
     engine = FakeEngine(delay_s=0.01, eos=False)
     engine.reply = [11] * 1000
     live = Live(make_app(engine), RESPONSES, {"input": "x", "stream": True})

@@ -29,13 +29,13 @@ def put(store, id, owner=None, size=100, items=()):
     store.put(id, owner, StoredContent(response, conversation, 0, (f"{id}-item", *items)))
 
 
-def test_what_is_too_large_alone_does_not_fit(clock):
+def test_entry_larger_than_the_limit_is_not_stored(clock):
     store = ResponseStore(10, 10, 250, clock)
     assert store.fits(StoredContent(b"x" * 125, b"y" * 125, 0, ()))
     assert not store.fits(StoredContent(b"x" * 125, b"y" * 126, 0, ()))
 
 
-def test_items_go_with_their_response(clock):
+def test_items_are_dropped_with_their_response(clock):
     store = ResponseStore(10, 10, 1000, clock)
     put(store, "one")
     clock.now = 10.0
@@ -43,7 +43,7 @@ def test_items_go_with_their_response(clock):
     assert store._holders == {}
 
 
-def test_nobody_sees_what_another_key_created(clock):
+def test_items_of_another_key_are_not_visible(clock):
     store = ResponseStore(10, 10, 1000, clock)
     put(store, "one", A)
     assert store.item("one-item", B) is None
@@ -53,14 +53,14 @@ def test_nobody_sees_what_another_key_created(clock):
     assert store.item("one-item", A) is None
 
 
-def test_an_item_id_that_another_key_chose_again_hides_nothing(clock):
+def test_item_id_reused_by_another_key_hides_nothing(clock):
     store = ResponseStore(10, 10, 1000, clock)
     put(store, "one", A)
     put(store, "two", B, items=["one-item"])
     assert store.item("one-item", A) == {"id": "one-item"}
 
 
-def test_a_store_of_none_takes_nothing():
+def test_store_of_size_zero_takes_nothing():
     assert not ResponseStore(0, 10, 1000).fits(StoredContent(b"", b"", 0, ()))
 
 
@@ -87,13 +87,13 @@ class Store(BoundedStore[Entry]):
         return "".join(id for id in "abc" if self.get(id, None))
 
 
-def test_the_oldest_make_room_for_the_newest(clock):
+def test_oldest_entries_make_room_for_new_ones(clock):
     store = Store(2, 10, 1000, clock)
     store.put(*map(Entry, "abc"))
     assert (store.ids, len(store), store.size) == ("bc", 2, 200)
 
 
-def test_all_together_are_no_larger_than_the_limit(clock):
+def test_total_size_stays_within_the_limit(clock):
     store = Store(10, 10, 250, clock)
     store.put(*map(Entry, "ab"), Entry("c", size=150))
     assert (store.ids, store.size) == ("bc", 250)
@@ -101,7 +101,7 @@ def test_all_together_are_no_larger_than_the_limit(clock):
     assert (store.ids, store.size) == ("a", 250)
 
 
-def test_looking_at_an_entry_does_not_make_it_younger(clock):
+def test_reading_an_entry_does_not_renew_it(clock):
     store = Store(10, 10, 1000, clock)
     store.put(Entry("a"))
     clock.now = 6.0
@@ -111,7 +111,7 @@ def test_looking_at_an_entry_does_not_make_it_younger(clock):
     assert (len(store), store.size) == (0, 0)
 
 
-def test_only_its_owner_sees_an_entry(clock):
+def test_entry_is_visible_only_to_its_owner(clock):
     store = Store(10, 10, 1000, clock)
     entry = Entry("a", b"1")
     store.put(entry)

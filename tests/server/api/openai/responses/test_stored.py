@@ -23,7 +23,7 @@ async def create(http, input="A cat", **body):
     return response.json()
 
 
-async def test_a_conversation_by_references(tmp_path):
+async def test_previous_response_id_continues_the_conversation(tmp_path):
     engine = FakeEngine()
     async with client(make_app(engine, chat_template=template(tmp_path, SHOWING))) as http:
         first = await create(http, "one", instructions="only now")
@@ -45,7 +45,7 @@ async def test_a_conversation_by_references(tmp_path):
     assert second["store"] is True
 
 
-async def test_an_incomplete_response_is_gone_on_with():
+async def test_incomplete_response_is_continued():
     engine = FakeEngine()
     async with client(engine) as http:
         first = await create(http, max_output_tokens=3)
@@ -55,7 +55,7 @@ async def test_an_incomplete_response_is_gone_on_with():
     assert tokenizer().token_text(engine.seen[-1].prompt[-1]) != "<|assistant|>"
 
 
-async def test_getting_and_forgetting():
+async def test_stored_response_is_retrieved_and_deleted():
     async with client() as http:
         reply = await create(http)
         path = f"{RESPONSES}/{reply['id']}"
@@ -76,7 +76,7 @@ async def test_getting_and_forgetting():
                 assert (error["param"], error["code"]) == ("previous_response_id", "response_not_found")
 
 
-async def test_what_is_not_to_be_stored():
+async def test_response_not_to_be_stored_is_not_found():
     async with client() as http:
         reply = await create(http, store=False)
         assert reply["store"] is False
@@ -102,7 +102,7 @@ async def test_failures_are_not_stored():
         error_of(await http.get(f"{RESPONSES}/{events[-1]['response']['id']}"), 404)
 
 
-async def test_a_response_belongs_to_the_key_that_created_it():
+async def test_response_is_visible_only_to_the_key_that_created_it():
     one, two = {"authorization": "Bearer one"}, {"x-api-key": "two"}
     async with client(make_app(api_key=["one", "two"])) as http:
         reply = (await http.post(RESPONSES, json={"input": "x"}, headers=one)).json()
@@ -117,7 +117,7 @@ async def test_a_response_belongs_to_the_key_that_created_it():
         assert (await http.post(RESPONSES, json=after, headers=one)).status_code == 200
 
 
-async def test_input_items_in_pages():
+async def test_input_items_are_listed_in_pages():
     async with client() as http:
         first = await create(http, [{"role": "user", "content": text, "id": f"msg_{text}"} for text in "abc"])
         second = await create(http, "d", previous_response_id=first["id"])
@@ -140,7 +140,7 @@ async def test_input_items_in_pages():
             assert error_of(await http.get(path, params=params), 400)["param"] == next(iter(params))
 
 
-async def test_references_to_items(tmp_path):
+async def test_item_references_are_resolved(tmp_path):
     engine = FakeEngine()
     async with client(make_app(engine, chat_template=template(tmp_path, SHOWING))) as http:
         reply = await create(http, "one")
@@ -152,7 +152,7 @@ async def test_references_to_items(tmp_path):
     assert messages == ["two", TEXT, "three"]
 
 
-async def test_a_response_in_the_making_can_be_seen_and_cancelled():
+async def test_running_response_can_be_retrieved_and_cancelled():
     engine = FakeEngine(delay_s=0.01, eos=False)
     engine.reply = [11] * 1000
     app = make_app(engine)

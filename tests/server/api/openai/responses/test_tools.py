@@ -33,7 +33,7 @@ async def respond(tmp_path, reply, tools, **body):
     return response, seen
 
 
-async def test_a_namespace_is_flattened_and_its_names_are_restored(tmp_path):
+async def test_namespace_is_flattened_and_its_names_are_restored(tmp_path):
     response, seen = await respond(tmp_path, called("files__find"), [FIND, SPACE])
     assert [function["name"] for function in seen] == ["find", "files__find"]
     [item] = response.json()["output"]
@@ -60,7 +60,7 @@ async def test_a_hosted_tool_is_left_out_with_a_warning(tmp_path, hosted):
     assert hosted["type"] in warning
 
 
-async def test_a_shell_in_a_container_is_left_out_and_a_local_one_is_not(tmp_path):
+async def test_shell_in_a_container_is_left_out_but_a_local_one_is_kept(tmp_path):
     container = {"type": "shell", "environment": {"type": "container_auto"}}
     response, seen = await respond(tmp_path, "No.", [container, FIND])
     assert [function["name"] for function in seen] == ["find"]
@@ -79,7 +79,7 @@ async def test_a_custom_tool_takes_and_gives_plain_text(tmp_path):
     assert "arguments" not in item
 
 
-async def test_a_custom_tool_in_a_stream_has_its_events(tmp_path):
+async def test_streamed_custom_tool_call_has_its_events(tmp_path):
     response, _ = await respond(tmp_path, called("patch", input="x y"), [PATCH], stream=True)
     events = named_events(response.text)
     mine = [event for event in events if "custom_tool_call_input" in event["type"]]
@@ -92,7 +92,7 @@ async def test_a_custom_tool_in_a_stream_has_its_events(tmp_path):
     assert not [event for event in events if "function_call" in event["type"]]
 
 
-async def test_a_regex_of_a_custom_tool_is_in_its_schema_and_a_grammar_is_warned_of(tmp_path):
+async def test_custom_tool_regex_is_in_its_schema_and_a_grammar_gets_a_warning(tmp_path):
     regex = {"type": "grammar", "syntax": "regex", "definition": "[ab]+"}
     lark = {"type": "grammar", "syntax": "lark", "definition": 'start: "a"'}
     tools = [{**PATCH, "format": regex}, {**PATCH, "name": "other", "format": lark}]
@@ -127,7 +127,7 @@ async def test_a_regex_of_a_custom_tool_is_in_its_schema_and_a_grammar_is_warned
     ],
 )
 @pytest.mark.parametrize("stream", [False, True])
-async def test_tools_that_the_api_defines_have_items_of_their_own(tmp_path, tool, arguments, fields, stream):
+async def test_api_defined_tools_have_their_own_items(tmp_path, tool, arguments, fields, stream):
     response, seen = await respond(tmp_path, called(tool, **arguments), [{"type": tool}], stream=stream)
     assert seen[0]["name"] == tool
     if stream:
@@ -142,7 +142,7 @@ async def test_tools_that_the_api_defines_have_items_of_their_own(tmp_path, tool
     assert {name: item[name] for name in fields} == fields
 
 
-async def test_arguments_that_do_not_fit_the_form_stay_a_function_call(tmp_path):
+async def test_arguments_unfit_for_the_item_stay_a_function_call(tmp_path):
     response, _ = await respond(tmp_path, called("apply_patch", type="rename"), [{"type": "apply_patch"}])
     [item] = response.json()["output"]
     assert (item["type"], json.loads(item["arguments"])) == ("function_call", {"type": "rename"})
