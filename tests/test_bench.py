@@ -41,7 +41,7 @@ def test_prompts_differ_from_their_first_token_on() -> None:
     assert client.prompt(3, 16) == prompts[3]
 
 
-def test_an_answer_is_timed_by_its_events() -> None:
+def test_answer_is_timed_by_its_events() -> None:
     def event(**fields: object) -> bytes:
         return json.dumps(fields).encode() + b"\n"
 
@@ -87,7 +87,7 @@ def test_the_table_counts_tokens_and_valid_answers() -> None:
 
 
 @pytest.mark.e2e
-def test_a_run_on_our_server_alone(tmp_path: Path) -> None:
+def test_bench_of_ggserve_alone_has_a_report(tmp_path: Path) -> None:
     model = tmp_path / "tiny.gguf"
     random_model.write(model, random_model.SHAPES["tiny"], "q8_0")
     size = "--prompt 48 --generate 6 --streams 1 3 --context-size 256 --threads 1 --repetitions 1 --times 1"
@@ -124,7 +124,7 @@ def device_figures() -> dict[str, device.Figures]:
     }
 
 
-def test_a_device_is_measured_in_parts_and_never_twice(tmp_path: Path) -> None:
+def test_device_measurement_resumes_without_repeating_a_part(tmp_path: Path) -> None:
     calls: list[str] = []
 
     def part(name: str) -> device.Figures:
@@ -177,7 +177,7 @@ def test_devices_are_found_by_name_and_by_backend() -> None:
     assert device.find("cuda9") is None
 
 
-def test_a_soak_names_what_grew_after_the_caches_were_warm() -> None:
+def test_soak_names_figures_that_grew_after_warm_up() -> None:
     flat = [{"pss": 1e9 if t else 5e8, "fds": 30.0, "threads": 9.0} for t in range(40)]
     assert soak.growth(flat) == []
     for name, step in {"pss": 10e6, "fds": 1.0, "threads": 1.0}.items():
@@ -187,7 +187,7 @@ def test_a_soak_names_what_grew_after_the_caches_were_warm() -> None:
 
 
 @pytest.mark.e2e
-def test_a_short_soak_has_a_report_and_a_fault_fails_it(
+def test_short_soak_has_a_report_and_fails_on_a_fault(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = ["--minutes", "0.1", "--clients", "4", "--threads", "1", "--every", "1", "--out", str(tmp_path)]
@@ -203,7 +203,7 @@ def test_a_short_soak_has_a_report_and_a_fault_fails_it(
     assert "fault: fds: more" in capsys.readouterr().out
 
 
-def test_the_time_to_the_first_token_is_not_that_to_a_comment() -> None:
+def test_time_to_first_token_ignores_comments() -> None:
     app = make_app(FakeEngine(prefill_s=0.5), keep_alive_s=0.02)
     log = soak.Log(time.monotonic())
     with serving(app) as url:

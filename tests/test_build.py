@@ -53,7 +53,7 @@ def source_files() -> list[Path]:
     return [*files, ROOT / "setup.py", ROOT / "pyproject.toml"]
 
 
-def test_c_is_called_by_cython_only() -> None:
+def test_c_functions_are_called_only_from_cython() -> None:
     word = re.compile("ctypes|" + "cffi")
     files = source_files()
     assert len(files) > 50
@@ -61,7 +61,7 @@ def test_c_is_called_by_cython_only() -> None:
 
 
 @pinned
-def test_the_source_is_the_pinned_one_unpatched() -> None:
+def test_ggml_source_is_the_pinned_one_unpatched() -> None:
     package = fetch.pinned_package()
     archive = fetch.cache_dir() / "source" / fetch.PIN["file"]
     fetch.verify(archive, fetch.PIN["sha256"])
@@ -89,7 +89,7 @@ def test_the_pin_names_the_version_of_ggml_that_the_source_has() -> None:
     assert ".".join(match.group(1) for match in parts if match) == fetch.PIN["ggml"]
 
 
-def test_the_installed_libraries_say_what_they_were_built_from() -> None:
+def test_installed_libraries_record_their_source() -> None:
     facts = json.loads((LIB / "build.json").read_text())
     assert {key: facts[key] for key in fetch.PIN} == fetch.PIN
     names = {path.name.partition(".")[0] for path in LIB.iterdir()}
@@ -111,7 +111,7 @@ def test_a_wrong_hash_is_refused_in_one_line(tmp_path: Path) -> None:
     assert [path.name for path in bad.parent.iterdir()] == [bad.name]
 
 
-def test_a_truncated_archive_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_truncated_archive_leaves_nothing_behind(tmp_path: Path) -> None:
     archive = tmp_path / "a.tar.gz"
     archive.write_bytes((fetch.cache_dir() / "source" / fetch.PIN["file"]).read_bytes()[:1_000_000])
     with pytest.raises(EOFError):
@@ -146,7 +146,7 @@ def test_members_outside_the_package_are_not_unpacked(tmp_path: Path) -> None:
         ],
     ),
 )
-def test_a_mistake_stops_the_build_with_one_line(environment: dict[str, str], expected: str) -> None:
+def test_invalid_setting_stops_the_build_with_one_line(environment: dict[str, str], expected: str) -> None:
     done = run("setup.py", "build_ext", "--inplace", **environment)
     (line,) = done.stderr.splitlines()
     assert done.returncode == 1
@@ -175,7 +175,7 @@ def test_cpu_features_are_those_that_every_processor_has() -> None:
     assert cpu.flags("") == set()
 
 
-def test_arm_architecture() -> None:
+def test_arm_arch_names_the_features_of_every_core() -> None:
     assert cpu.arm_arch({"fp", "asimd"}) == "armv8-a"
     assert cpu.arm_arch({"asimddp", "asimdhp", "i8mm"}) == "armv8.2-a+dotprod+fp16+i8mm"
 
@@ -188,7 +188,7 @@ def test_arm_architecture() -> None:
         ("win32", "AMD64", {}),
     ],
 )
-def test_other_systems(
+def test_cmake_options_follow_the_system_and_machine(
     system: str, machine: str, options: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "platform", system)
@@ -196,7 +196,7 @@ def test_other_systems(
     assert cpu.cmake_options() == options
 
 
-def test_the_key_covers_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_key_covers_everything_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
     def key() -> str:
         return build.plan().target.name
 
@@ -246,7 +246,7 @@ def test_a_missing_compiler_is_reported_before_anything_is_installed() -> None:
     assert run("ggml/build.py", "--check").returncode == 0
 
 
-def test_the_terminal_hears_that_the_build_takes_minutes() -> None:
+def test_build_tells_the_terminal_that_it_takes_minutes() -> None:
     code = "from ggml import pep517; pep517.notify()"
     words = [sys.executable, "-c", f"import sys; sys.stderr = open('{os.devnull}', 'w'); {code}"]
     child = pexpect.spawn(words[0], words[1:], cwd=str(ROOT), encoding="utf-8", timeout=60)
@@ -257,7 +257,7 @@ def test_the_terminal_hears_that_the_build_takes_minutes() -> None:
 
 
 @pytest.mark.e2e
-def test_a_source_distribution_has_what_the_build_reads(tmp_path: Path) -> None:
+def test_source_distribution_has_every_file_the_build_reads(tmp_path: Path) -> None:
     folders = [ROOT / name for name in ("engine", "ggml", "server")]
     sources = {
         path.relative_to(ROOT).as_posix()

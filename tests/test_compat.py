@@ -46,7 +46,7 @@ def value(arguments: list[str], flag: str) -> list[str]:
     return [arguments[i + 1] for i, word in enumerate(arguments) if word == flag]
 
 
-def test_a_slots_context_is_its_part_of_the_whole_unless_cells_are_shared():
+def test_context_of_a_slot_is_its_share_unless_cells_are_shared():
     arguments_read = arguments("--ctx-size 512 --parallel 2")
     assert (value(arguments_read, "--context-size"), value(arguments_read, "--kv-cells")) == (
         ["256"],
@@ -59,7 +59,7 @@ def test_a_slots_context_is_its_part_of_the_whole_unless_cells_are_shared():
     )
 
 
-def test_the_first_alias_by_name_is_the_models():
+def test_first_alias_by_name_names_the_model():
     arguments_read = arguments(
         "--alias small,fim,code --tags a,b --temp 0.8 --n-predict 64 --no-slots --metrics"
     )
@@ -71,7 +71,7 @@ def test_the_first_alias_by_name_is_the_models():
     assert "--no-metrics" not in arguments_read
 
 
-def test_flags_that_name_nothing_here_are_left_out():
+def test_flags_unknown_to_ggserve_are_left_out():
     assert arguments("--cont-batching --n-gpu-layers 5 -fa on") == arguments("")
 
 
@@ -85,7 +85,7 @@ def junit(path: Path, **outcomes: str) -> Path:
     return path
 
 
-def test_a_test_that_passes_on_llama_server_only_is_a_fault_unless_a_reason_is_known(tmp_path, monkeypatch):
+def test_test_passing_only_on_llama_server_is_a_fault_unless_explained(tmp_path, monkeypatch):
     monkeypatch.setattr(report, "DIFFERENT", {"d": "it is"})
     peer = junit(
         tmp_path / "peer.xml",
@@ -123,7 +123,7 @@ def test_a_test_that_passes_on_llama_server_only_is_a_fault_unless_a_reason_is_k
 
 @pytest.mark.e2e
 @pytest.mark.parametrize("name", ["infill", "rank"])  # the others are these with less in them
-def test_its_models_are_sound(name, tmp_path, monkeypatch):
+def test_generated_models_load(name, tmp_path, monkeypatch):
     monkeypatch.setattr(models, "cache_dir", lambda: tmp_path)
     path = models.made(name)
     tokenizer = load_tokenizer(path)

@@ -36,7 +36,7 @@ def test_dockerfiles_pass_the_linter(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
-def test_dockerfiles_keep_their_promises(name: str) -> None:
+def test_dockerfiles_pin_their_base_and_run_unprivileged(name: str) -> None:
     text = (ROOT / name).read_text()
     bases = re.findall(r"^ARG BASE=(.*)$", text, re.MULTILINE)
     assert all(re.fullmatch(r"python:[\w.-]+@sha256:[0-9a-f]{64}", base) for base in bases)
@@ -52,7 +52,7 @@ def test_dockerfiles_keep_their_promises(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", DOCKERFILES[1:])
-def test_images_for_cards_add_to_that_for_the_cpu_and_change_nothing(name: str) -> None:
+def test_gpu_images_only_add_to_the_cpu_image(name: str) -> None:
     """Dockerfiles cannot share lines, so they are held equal here."""
     for line in (ROOT / "Dockerfile").read_text().splitlines()[2:]:
         # What a line installs or builds may be more.
@@ -60,14 +60,14 @@ def test_images_for_cards_add_to_that_for_the_cpu_and_change_nothing(name: str) 
         assert start in (ROOT / name).read_text(), line
 
 
-def test_the_image_for_cuda_has_the_libraries_that_it_was_linked_with() -> None:
+def test_cuda_image_has_the_libraries_it_was_linked_with() -> None:
     text = (ROOT / "Dockerfile.cuda").read_text()
     installed = re.findall(r"nvidia-[\w-]+==[\w.]+", text)
     assert len(installed) == 2
     assert set(installed) <= set(cuda.PACKAGES)
 
 
-def test_the_compose_file_follows_its_schema() -> None:
+def test_compose_file_follows_its_schema() -> None:
     check(
         sys.executable,
         "-m",
@@ -84,7 +84,7 @@ def test_workflows_follow_their_schema() -> None:
     check(sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.github-workflows", *names)
 
 
-def test_services_and_what_they_name_exist() -> None:
+def test_everything_services_name_exists() -> None:
     services = COMPOSE["services"]
     assert {profile for service in services.values() for profile in service["profiles"]} == {
         *("cpu", "cuda", "opencl", "metrics")
@@ -115,7 +115,7 @@ def test_every_variable_of_the_compose_file_is_described_and_every_option_exists
     assert options <= set(Settings.model_fields)
 
 
-def test_services_have_what_the_image_does_not_bring() -> None:
+def test_services_set_health_check_read_only_and_mounts() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()
     for service in (service for service in COMPOSE["services"].values() if "build" in service):
         # A health check is dropped where images are built in OCI format.
@@ -143,7 +143,7 @@ def systemd_analyze(folder: Path, *arguments: str, unit: str) -> subprocess.Comp
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has systemd")
 @pytest.mark.parametrize("card", [False, True], ids=["cpu", "card"])
-def test_the_unit_is_understood_by_systemd_and_hardened(card: bool, tmp_path: Path) -> None:
+def test_unit_is_valid_and_hardened(card: bool, tmp_path: Path) -> None:
     folder = ROOT / "deploy" / "systemd"
     unit = (folder / "ggserve.service").read_text()
     if card:
@@ -156,7 +156,7 @@ def test_the_unit_is_understood_by_systemd_and_hardened(card: bool, tmp_path: Pa
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_systemd_waits_for_the_drain_and_leaves_engines_to_the_server() -> None:
+def test_unit_waits_for_the_drain_and_signals_only_the_server() -> None:
     unit = (ROOT / "deploy" / "systemd" / "ggserve.service").read_text().splitlines()
     settings = dict(line.split("=", 1) for line in unit if "=" in line and not line.startswith("#"))
     assert int(settings["TimeoutStopSec"]) > Settings.model_fields["drain_s"].default + 5
@@ -177,7 +177,7 @@ def test_backends_of_images_and_wheels_are_known() -> None:
         assert build.backends(names)[0] == "cpu"
 
 
-def test_only_a_tag_publishes_and_without_a_password() -> None:
+def test_only_tags_publish_without_a_password() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "wheels.yml").read_text())
     publish = workflow["jobs"]["publish"]
     assert workflow[True]["push"] == {"tags": ["v*"]}  # YAML reads `on` as true
@@ -188,7 +188,7 @@ def test_only_a_tag_publishes_and_without_a_password() -> None:
     assert "secrets." not in (ROOT / ".github" / "workflows" / "wheels.yml").read_text()
 
 
-def test_files_that_the_build_reads_go_into_the_image() -> None:
+def test_files_the_build_reads_are_in_the_image_context() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     exceptions = [line[1:] for line in lines if line.startswith("!")]
     dropped = [line for line in lines if line and line[0] not in "!#"]
@@ -208,7 +208,7 @@ def test_files_that_the_build_reads_go_into_the_image() -> None:
     assert not any(fnmatch.fnmatch(name, pattern) for name in exceptions for pattern in dropped[1:])
 
 
-def test_the_dashboard_shows_metrics_that_exist() -> None:
+def test_dashboard_shows_only_existing_metrics() -> None:
     board = json.loads((ROOT / "deploy" / "grafana" / "dashboards" / "ggserve.json").read_text())
     source = yaml.safe_load(
         (ROOT / "deploy" / "grafana" / "provisioning" / "datasources" / "prometheus.yml").read_text()
@@ -227,7 +227,7 @@ def test_the_dashboard_shows_metrics_that_exist() -> None:
             assert names <= exported
 
 
-def test_prometheus_asks_whichever_server_runs() -> None:
+def test_prometheus_scrapes_any_of_the_services() -> None:
     config = yaml.safe_load((ROOT / "deploy" / "prometheus.yml").read_text())
     (job,) = config["scrape_configs"]
     assert job["static_configs"] == [{"targets": ["ggserve:8080"]}]

@@ -89,7 +89,7 @@ def test_repository_paths_in_backticks_exist(path: Path) -> None:
 
 
 @document
-def test_relative_links_lead_somewhere(path: Path) -> None:
+def test_relative_links_have_targets(path: Path) -> None:
     broken = []
     for target in re.findall(r"\]\(([^)\s]+)\)", path.read_text(encoding="utf-8")):
         if re.match(r"\w+:", target):
@@ -101,7 +101,7 @@ def test_relative_links_lead_somewhere(path: Path) -> None:
     assert broken == []
 
 
-def test_the_readme_is_short() -> None:
+def test_readme_is_short() -> None:
     assert (ROOT / "README.md").read_text(encoding="utf-8").count("\n") < 150
 
 

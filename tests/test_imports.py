@@ -49,7 +49,7 @@ def may_import(source: str, target: str) -> bool:
     return False
 
 
-def test_imports_have_no_circles() -> None:
+def test_imports_have_no_cycles() -> None:
     assert not circles(import_graph())
 
 
@@ -57,12 +57,12 @@ def test_every_module_has_a_row_in_the_table() -> None:
     assert not [module for module in import_graph() if package_of(module) is None]
 
 
-def test_the_table_names_what_is_there() -> None:
+def test_table_names_only_existing_modules() -> None:
     names = RULES.keys() | set().union(*RULES.values())
     assert not names - import_graph().keys()
 
 
-def test_the_table_allows_no_circle() -> None:
+def test_table_allows_no_cycle() -> None:
     assert not circles({package: frozenset(targets & RULES.keys()) for package, targets in RULES.items()})
 
 
@@ -73,7 +73,7 @@ def test_imports_of_a_package_are_allowed(package: str) -> None:
     assert not refused
 
 
-def test_what_the_table_allows_is_used() -> None:
+def test_every_allowed_import_is_used() -> None:
     used = {
         (package_of(module), package_of(target))
         for module, targets in import_graph().items()
@@ -109,7 +109,7 @@ def test_imports_of_cython_are_read(tmp_path: Path) -> None:
     assert set(imported_names("p.m", path)) == {"a.b", "a.c", "d", "e.f", "e.g", "h"}
 
 
-def test_a_circle_is_found() -> None:
+def test_cycle_is_found() -> None:
     graph = {"a": "b", "b": "c", "c": "bd", "d": ""}
     assert circles({module: frozenset(targets) for module, targets in graph.items()}) == [["b", "c"]]
 

@@ -69,7 +69,7 @@ def test_pods_run_as_the_user_of_the_image_and_mount_what_it_writes_to() -> None
     assert {mount["name"] for mount in CONTAINER["volumeMounts"]} == {v["name"] for v in POD["volumes"]}
 
 
-def test_a_service_sets_no_option_by_its_name() -> None:
+def test_service_links_are_off_so_that_no_service_sets_an_option() -> None:
     """Kubernetes would set GGSERVE_PORT=tcp://… for a Service called ggserve."""
     assert POD["enableServiceLinks"] is False
 
@@ -90,14 +90,14 @@ def test_probes_ask_for_health_and_leave_recovery_to_the_server() -> None:
     assert 600 <= live <= start
 
 
-def test_options_of_the_config_map_are_options_of_the_server() -> None:
+def test_config_map_names_only_options_of_the_server() -> None:
     fields = {name.removeprefix("GGSERVE_").lower() for name in OPTIONS}
     assert fields <= set(Settings.model_fields)
     patch = (FOLDER / "cuda" / "kustomization.yaml").read_text()
     assert {name.lower() for name in re.findall(r"GGSERVE_(\w+)", patch)} <= set(Settings.model_fields)
 
 
-def test_the_same_pods_are_served_scaled_and_protected() -> None:
+def test_service_autoscaler_and_budget_select_the_same_pods() -> None:
     labels = OBJECTS["Deployment"]["spec"]["template"]["metadata"]["labels"]
     assert OBJECTS["Deployment"]["spec"]["selector"]["matchLabels"] == labels
     assert OBJECTS["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"] == labels
@@ -113,7 +113,7 @@ def test_the_same_pods_are_served_scaled_and_protected() -> None:
     assert OBJECTS["HorizontalPodAutoscaler"]["spec"]["minReplicas"] > 1
 
 
-def test_the_autoscaler_follows_a_metric_that_the_server_exports() -> None:
+def test_autoscaler_follows_a_metric_the_server_exports() -> None:
     (metric,) = OBJECTS["HorizontalPodAutoscaler"]["spec"]["metrics"]
     name = metric["pods"]["metric"]["name"]
     text = Metrics({"m": FakeEngine()}).render().decode()
@@ -127,7 +127,7 @@ def test_the_autoscaler_follows_a_metric_that_the_server_exports() -> None:
     assert limit < int(OPTIONS["GGSERVE_MAX_QUEUE"])
 
 
-def test_the_image_for_cards_replaces_that_for_the_cpu() -> None:
+def test_gpu_image_replaces_the_cpu_image() -> None:
     (image,) = KUSTOMIZATION["images"]
     overlay = yaml.safe_load((FOLDER / "cuda" / "kustomization.yaml").read_text())
     assert image["name"] == CONTAINER["image"]

@@ -98,7 +98,7 @@ def modules(folder: Path) -> list[str]:
     return [p.stem for p in folder.iterdir() if p.suffix in (".py", ".pyx") and p.stem != "__init__"]
 
 
-def test_a_function_has_few_parameters_or_a_reason() -> None:
+def test_every_function_has_few_parameters_or_a_reason() -> None:
     many = {name for name, parameters in functions() if len(parameters) > MAX_PARAMETERS}
     assert many == set(MANY_PARAMETERS)
 
@@ -115,12 +115,12 @@ def names(tree: ast.Module) -> Iterator[str]:
                 yield name
 
 
-def test_a_name_says_what_a_thing_is_not_what_happened_to_it() -> None:
+def test_names_contain_no_participles() -> None:
     trees = {path: tree for path, (_, tree) in sources().items()}
     assert not [(path, n) for path in trees for n in names(trees[path]) if PARTICIPLES & set(n.split("_"))]
 
 
-def test_a_name_in_a_test_says_what_a_thing_is() -> None:
+def test_names_in_tests_are_no_participles() -> None:
     """Names of tests are sentences, in which such a word may stand."""
     texts = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("*.py"))}
     word = re.compile(rf"\b({'|'.join(PARTICIPLES)})\b")  # parsing all files would take seconds
@@ -128,7 +128,7 @@ def test_a_name_in_a_test_says_what_a_thing_is() -> None:
     assert not [(path.name, name) for path in trees for name in names(trees[path]) if name in PARTICIPLES]
 
 
-def test_a_file_is_not_too_long() -> None:
+def test_no_file_is_too_long() -> None:
     lengths = {path: text.count("\n") for path, (text, _) in sources().items()}
     lengths |= {
         path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8").count("\n")
@@ -137,23 +137,23 @@ def test_a_file_is_not_too_long() -> None:
     assert {path: n for path, n in lengths.items() if n > MAX_LINES} == {}
 
 
-def test_the_clock_that_may_jump_only_tells_dates() -> None:
+def test_wall_clock_is_used_only_for_dates() -> None:
     clock = re.compile(r"\btime\.time(_ns)?\b(?!\(\)`)|\bdatetime\.(now|today|utcnow)\b")
     assert {path for path, (text, _) in sources().items() if clock.search(re.sub("#.*", "", text))} == DATES
 
 
-def test_a_package_holds_few_modules() -> None:
+def test_every_package_has_few_modules() -> None:
     folders = {str(Path(path).parent) for path in sources()}
     assert {f for f in folders if len(modules(ROOT / f)) > MAX_MODULES} == set(LEAVES)
 
 
-def test_a_folder_of_support_holds_few_modules() -> None:
+def test_every_support_folder_has_few_modules() -> None:
     support = ROOT / "tests" / "support"
     folders = [support, *(path for path in support.rglob("*") if path.is_dir())]
     assert [str(f) for f in folders if len(modules(f)) > MAX_MODULES] == []
 
 
-def test_imports_of_support_exist() -> None:
+def test_every_import_of_support_exists() -> None:
     """Says at once, before collection fails, that a test names a module that has moved."""
     support = ROOT / "tests" / "support"
     absent = {
@@ -165,7 +165,7 @@ def test_imports_of_support_exist() -> None:
     assert absent == set()
 
 
-def test_a_class_name_means_one_thing() -> None:
+def test_every_class_name_is_unique() -> None:
     files: dict[str, list[str]] = defaultdict(list)
     for path, (_, tree) in sources().items():
         for node in ast.walk(tree):
@@ -174,7 +174,7 @@ def test_a_class_name_means_one_thing() -> None:
     assert {name for name, paths in files.items() if len(paths) > 1} == set()
 
 
-def test_a_package_says_what_it_is_for() -> None:
+def test_every_package_has_a_docstring() -> None:
     silent = {
         str(Path(path).parent)
         for path, (_, tree) in sources().items()

@@ -137,7 +137,7 @@ def test_clblast_is_found_where_the_variables_say(
     assert f"CLBlast {root}/lib/{library(system, 'clblast')} {root}/include" in output
 
 
-def test_the_first_variable_wins(tmp_path: Path) -> None:
+def test_first_variable_takes_precedence(tmp_path: Path) -> None:
     own, other = tree(tmp_path / "own"), tree(tmp_path / "other")
     status, output = configure(tmp_path, "clblast", CLBLAST_PATH=str(own), OPENCL_PATH=str(other))
     assert status == 0, output
@@ -158,7 +158,7 @@ def test_opencl_is_found_where_the_variables_say(
     assert f"OpenCL {root}/lib/{library(system, 'OpenCL')} {root}/include" in output
 
 
-def test_opencl_of_cuda_on_windows(tmp_path: Path) -> None:
+def test_opencl_of_cuda_is_found_on_windows(tmp_path: Path) -> None:
     root = touch(tmp_path / "cuda", "include/CL/cl.h", "lib/x64/OpenCL.lib")
     status, output = configure(tmp_path, "opencl", "Windows", OPENCL_PATH=str(root))
     assert status == 0, output
@@ -180,7 +180,7 @@ def test_cuda_is_found_where_the_variables_say(apart: bool, system: str, tmp_pat
 
 @pytest.mark.parametrize("both", every(2, [False, True]))
 @pytest.mark.parametrize("system", every(2, ["Linux", "Windows"]))
-def test_headers_of_cuda_elsewhere(system: str, both: bool, tmp_path: Path) -> None:
+def test_cuda_headers_in_another_folder_are_found(system: str, both: bool, tmp_path: Path) -> None:
     root, other = cuda_tree(tmp_path / "cuda", system), touch(tmp_path / "other", "cuda_runtime.h")
     touch(root, "lib/" + library(system, "cublas"))
     if not both:
@@ -201,7 +201,7 @@ def test_vulkan_is_found_where_the_variable_says(system: str, tmp_path: Path) ->
     assert f"Vulkan {root}/lib/{loader} {root}/include {root}/bin/glslc" in output
 
 
-def test_metal_is_for_macos(tmp_path: Path) -> None:
+def test_metal_is_built_on_macos(tmp_path: Path) -> None:
     status, output = configure(tmp_path, "cpu;metal", "Darwin")
     assert status == 0, output
     assert "Metal ON" in output
@@ -225,7 +225,7 @@ def test_cuda_without_cublas_is_reported_in_one_line(tmp_path: Path) -> None:
     assert "CUDA_LIB_PATH" in line
 
 
-def test_the_packages_of_cuda_get_the_names_that_linkers_look_for(tmp_path: Path) -> None:
+def test_cuda_packages_get_the_names_linkers_look_for(tmp_path: Path) -> None:
     (tmp_path / "lib").mkdir()
     for name in ("libcublas.so.13", "libcudart.so.13", "libcudart_static.a"):
         (tmp_path / "lib" / name).write_text(name)

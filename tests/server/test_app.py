@@ -42,7 +42,7 @@ GOOD = {"authorization": "Bearer sesame"}
         ([("authorization", b"Bearer \xff\xfe")], 401),
     ],
 )
-async def test_keys(headers, status, caplog):
+async def test_requests_without_a_valid_key_are_refused(headers, status, caplog):
     caplog.set_level("INFO")
     async with client(make_app(**KEYED)) as http:
         response = await http.get("/v1/models", headers=headers)
@@ -53,7 +53,7 @@ async def test_keys(headers, status, caplog):
     assert "sesame" not in response.text + caplog.text
 
 
-async def test_no_body_is_read_without_a_key():
+async def test_body_without_a_valid_key_is_not_read():
     async def never():
         raise AssertionError("the body was read")
         yield b""
@@ -95,13 +95,13 @@ async def test_request_ids_are_returned(request_id, caplog):
 
 
 @pytest.mark.parametrize("request_id", ["", "a b", "x" * 129, "a\tb", "é", "a;b", '"', "%0a"])
-async def test_other_request_ids_are_replaced(request_id):
+async def test_invalid_request_ids_are_replaced(request_id):
     async with client() as http:
         response = await http.get("/nothing", headers={"x-request-id": request_id.encode()})
     assert re.fullmatch("[0-9a-f]{32}", response.headers["x-request-id"])
 
 
-async def test_one_log_line_per_request(caplog):
+async def test_every_request_is_logged_in_one_line(caplog):
     caplog.set_level("INFO", logger="ggserve.access")
     requests = []
     async with client(FakeEngine(n_ctx=16)) as http:
@@ -126,7 +126,7 @@ async def test_one_log_line_per_request(caplog):
         assert record.fields["ttft_ms"] >= 0
 
 
-async def test_the_description_of_the_api():
+async def test_openapi_describes_every_field():
     async with client() as http:
         described = (await http.get("/openapi.json")).json()
         docs = await http.get("/docs")
@@ -148,7 +148,7 @@ async def test_the_description_of_the_api():
     assert described["paths"][CHAT]["post"]["responses"]["429"]
 
 
-async def test_the_documentation_names_every_route_and_field():
+async def test_documentation_names_every_route_and_field():
     text = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text(encoding="utf-8")
     app = make_app()
     for method, path in sorted(every_path(app)):
@@ -163,7 +163,7 @@ async def test_the_documentation_names_every_route_and_field():
         assert f"`{field}`" in text, field
 
 
-async def test_no_state_is_shared_between_applications():
+async def test_applications_share_no_state():
     one, two = make_app(FakeEngine(" one")), make_app(FakeEngine(" two"))
     async with client(one) as a, client(two) as b:
         for http, text in ((a, " one"), (b, " two")):

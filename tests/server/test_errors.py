@@ -39,7 +39,7 @@ WRONG = {
 
 
 @pytest.mark.parametrize("field", WRONG)
-async def test_wrong_values_inside_are_named(field):
+async def test_invalid_nested_values_are_named(field):
     engine = FakeEngine()
     async with client(engine) as http:
         for value in WRONG[field]:
@@ -78,7 +78,7 @@ async def test_a_model_must_be_named_among_several():
         ("stopped", "shutting_down", "true"),
     ],
 )
-async def test_engines_that_cannot_answer(state, code, retry):
+async def test_unavailable_engine_is_a_503_with_its_code(state, code, retry):
     engine = FakeEngine()
     engine.progress = 0.42
     async with client(engine) as http:
@@ -90,7 +90,7 @@ async def test_engines_that_cannot_answer(state, code, retry):
     assert "/dev/secret" not in response.text
 
 
-async def test_a_fault_of_ours_is_a_500_without_details(caplog):
+async def test_internal_error_is_a_500_without_details(caplog):
     class Broken(FakeEngine):
         def generate(self, request):
             raise RuntimeError("secret detail")
@@ -123,7 +123,7 @@ def error_codes() -> Iterator[str]:
                 yield from (value.value for value in values if isinstance(value, ast.Constant))
 
 
-async def test_the_documentation_names_every_code():
+async def test_documentation_names_every_code():
     codes = set(error_codes())
     assert {"invalid_value", "model_in_use", "conversation_not_found"} <= codes
     text = (Path(__file__).parents[2] / "docs" / "http-api.md").read_text(encoding="utf-8")

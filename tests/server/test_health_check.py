@@ -14,7 +14,7 @@ from support.fakes.http_app import make_certificate
 from support.server_process import ServerProcess
 
 
-def test_a_server_is_healthy_while_health_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_succeeds_only_if_health_answers_ok(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = FakeEngine()
     with serving(make_app(engine)) as base:
         port = urlsplit(base).port
@@ -28,7 +28,7 @@ def test_a_server_is_healthy_while_health_says_so(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.e2e
-def test_a_server_with_a_certificate_of_a_file_of_options_is_asked_over_tls(tmp_path) -> None:
+def test_check_uses_tls_if_the_config_file_has_a_certificate(tmp_path) -> None:
     cert, key = make_certificate(tmp_path)
     config = tmp_path / "ggserve.yml"
     config.write_text(f"tls_cert: {cert}\ntls_key: {key}\n")

@@ -30,7 +30,7 @@ async def test_engines_start_and_stop_with_the_application():
     assert engine.state == "stopped"
 
 
-async def test_a_model_that_cannot_draft_is_named_where_drafts_are_wanted(caplog):
+async def test_model_that_cannot_draft_is_named_if_drafts_are_configured(caplog):
     engines = {name: FakeEngine(name=name) for name in ("mamba", "llama", "bert")}
     engines["mamba"].info = {"generates": True, "drafts": False}
     engines["bert"].info = {"generates": False, "drafts": False}
@@ -63,7 +63,7 @@ async def test_routes_are_prepared_once_the_models_are_loaded():
         await until(lambda: "dependant" in vars(route))
 
 
-async def test_engines_start_one_after_the_other():
+async def test_engines_start_in_turn():
     order, both = [], asyncio.Event()
 
     class Slow(FakeEngine):
@@ -83,7 +83,7 @@ async def test_engines_start_one_after_the_other():
     assert order == ["one begins", "one ready", "two begins", "two ready"]
 
 
-async def test_stopping_ends_running_requests():
+async def test_stop_ends_running_requests():
     engine = FakeEngine([11] * 10_000, delay_s=0.05)
     app = make_app(engine)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:

@@ -34,7 +34,7 @@ def test_text_log_has_one_line_per_message(logged):
     assert re.fullmatch(r"\d\d:\d\d:\d\d INFO    ready in 1.5 s\n", buffer.getvalue())
 
 
-def test_a_message_cannot_forge_a_line_or_drive_the_terminal(logged):
+def test_control_characters_in_a_message_are_escaped(logged):
     buffer = logged("info", "text")
     logging.getLogger("ggserve").info("%s", "a\n00:00:00 ERROR fake\r\x1b[2J\u202e\u2028\x85 ü\t日")
     first, second = buffer.getvalue().splitlines()
@@ -68,7 +68,7 @@ def test_json_log_has_one_object_per_message(logged):
     assert "ValueError: no" in second["exception"]
 
 
-def test_the_server_library_logs_the_same_way(logged):
+def test_uvicorn_logs_have_the_same_format(logged):
     buffer = logged("info", "json")
     logging.getLogger("uvicorn.error").info("Waiting for application startup.")
     logging.getLogger("uvicorn.error").warning("Invalid HTTP request received.")
@@ -79,7 +79,7 @@ def test_the_server_library_logs_the_same_way(logged):
     assert "Waiting" in buffer.getvalue()
 
 
-def test_records_of_an_engine_process_arrive_with_their_level(logged):
+def test_records_of_an_engine_process_keep_their_level(logged):
     buffer = logged("info", "json")
     record = logging.LogRecord("engine", logging.ERROR, "", 0, "two\nlines \\n %s", ("x",), None)
     line = _LineFormatter().format(record)

@@ -24,7 +24,7 @@ def test_aliases_match_those_of_the_options() -> None:
     assert make_app(engines, **settings).state.ggserve.aliases == {"first": "a", "second": "b"}
 
 
-def test_defaults_that_a_thread_made_of_old_options_do_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defaults_computed_from_old_options_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     state = make_app(default=["top_k=1"]).state.ggserve
     context = RequestContext(state, AccessRecord("id"))
     context.select_engine(None)

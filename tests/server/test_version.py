@@ -9,7 +9,7 @@ import pytest
 from server.version import version
 
 
-def test_version_matches_that_of_the_distribution_or_says_that_there_is_none(
+def test_version_is_the_distributions_or_unknown(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def missing(name: str) -> str:

@@ -11,7 +11,7 @@ from server.cli.main import main
 
 
 @pytest.mark.e2e
-def test_a_table_and_json(capsys: pytest.CaptureFixture[str]) -> None:
+def test_bench_prints_a_table_or_json(capsys: pytest.CaptureFixture[str]) -> None:
     quick = ["--n-batch", "64,8", "--prompt-tokens", "64", "--generate", "4", "--repeat", "1"]
     assert main(["bench", "--use-gpu", "false", *quick]) == 0
     shown = capsys.readouterr().out

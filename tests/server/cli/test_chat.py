@@ -110,7 +110,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(tmp_path: Path) -> None:
         assert chat.end() == 0
 
 
-def test_a_server_is_talked_to_with_its_key(server: ServerProcess, tmp_path: Path) -> None:
+def test_chat_with_a_server_sends_the_key(server: ServerProcess, tmp_path: Path) -> None:
     arguments = ("--url", server.url, "--temperature", "0", "-n", "40")
     with TerminalChat(tmp_path, *arguments, "--api-key", "k") as chat:
         assert "stories" in chat.expect("/help")
@@ -137,7 +137,7 @@ def test_ctrl_c_stops_the_answer_of_a_server(tmp_path: Path) -> None:
         assert chat.end() == 0
 
 
-def test_a_pipe_is_answered_once_and_with_nothing_else(server: ServerProcess) -> None:
+def test_chat_on_a_pipe_prints_one_answer_only(server: ServerProcess) -> None:
     question = "Tell me a story about a dog."
     done = ggserve("chat", *OPTIONS, "-n", "30", input=question + "\n")
     assert done.returncode == 0
@@ -175,7 +175,7 @@ def test_mistakes_are_reported_in_one_line() -> None:
         assert line.startswith(message)
 
 
-def test_infer_without_a_prompt_is_a_chat_on_a_terminal(tmp_path: Path) -> None:
+def test_infer_without_a_prompt_chats_on_a_terminal(tmp_path: Path) -> None:
     with TerminalChat(tmp_path, *OPTIONS, "-n", "20", command="infer") as chat:
         assert "Once" in chat.type("Tell me a story about a dog.", "--max-tokens 20")
         chat.expect(PROMPT)
@@ -189,7 +189,7 @@ def test_infer_on_a_terminal_hints_at_chat(tmp_path: Path) -> None:
         assert infer.end() == 0
 
 
-def test_a_session_of_infer_continues_as_if_it_had_not_ended(tmp_path: Path) -> None:
+def test_infer_session_continues_as_if_uninterrupted(tmp_path: Path) -> None:
     path = tmp_path / "tale"
     whole = ggserve("infer", *OPTIONS, "-p", "Once upon a time", "-n", "40").stdout.removesuffix("\n")
     first = ggserve("infer", *OPTIONS, "-p", "Once upon a time", "-n", "20", "--save-session", str(path))

@@ -7,7 +7,7 @@ from server.config.sources import render
 from support.server_process import ggserve
 
 
-def test_config_prints_what_is_in_force(tmp_path, monkeypatch):
+def test_config_prints_the_options_in_effect(tmp_path, monkeypatch):
     monkeypatch.setenv("GGSERVE_PARALLEL", "3")
     file = tmp_path / "c.yml"
     file.write_text("threads: 2\nport: 7")

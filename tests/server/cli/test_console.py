@@ -19,14 +19,14 @@ def test_a_line_is_logged_at_most_every_few_seconds(caplog):
     ]
 
 
-def test_without_a_terminal_there_is_no_bar(capsys):
+def test_bar_without_a_terminal_is_not_drawn(capsys):
     with LoadProgress(bar=True) as progress:  # stderr is not a terminal here
         progress("m", 0.5, "layer 1")
     progress.close()
     assert capsys.readouterr() == ("", "")
 
 
-def test_on_a_terminal_a_bar_is_drawn_and_removed(capsys, monkeypatch):
+def test_bar_on_a_terminal_is_drawn_and_removed(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with LoadProgress(bar=True) as progress:
         progress("m", 0.5, "layer 1")

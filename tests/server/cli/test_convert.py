@@ -13,7 +13,7 @@ from support.builders.legacy import of_golden
 MODEL = str(FOLDER / "hf" / "qwen2")
 
 
-def test_a_folder_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_of_a_folder_writes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.gguf"
     assert main(["convert", MODEL, str(out), "--type", "q8_0"]) == 0
     assert "out.gguf" in capsys.readouterr().out
@@ -23,12 +23,14 @@ def test_a_folder_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "Q8_0" in shown
 
 
-def test_what_did_not_get_the_type_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_names_tensors_that_did_not_get_the_type(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["convert", str(FOLDER / "hf" / "gpt2"), str(tmp_path / "o.gguf"), "--type", "q8_0"]) == 0
     assert "tensors are f16" in capsys.readouterr().err
 
 
-def test_an_old_file_becomes_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_convert_of_an_old_file_writes_a_new_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = TinyModel.read(golden("llama-mha-untied").path)
     tokens = [(b"x%d" % i, 0.0) for i in range(model.tensors["token_embd.weight"].shape[0])]
     old, out = of_golden(model, tokens).write(tmp_path / "old.bin"), tmp_path / "out.gguf"

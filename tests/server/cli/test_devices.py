@@ -24,7 +24,7 @@ def test_devices_prints_a_table_or_json():
 
 
 @pytest.mark.e2e
-def test_kernels_of_the_cpu_can_be_forced(monkeypatch):
+def test_cpu_kernels_can_be_forced(monkeypatch):
     monkeypatch.setenv("GGSERVE_CPU_KERNELS", "portable")
     assert "(kernels: portable)" in ggserve("devices").stdout
     monkeypatch.setenv("GGSERVE_CPU_KERNELS", "sse9")

@@ -21,7 +21,7 @@ def test_every_name_is_a_parameter_of_the_engine() -> None:
     assert set(SAMPLING) <= set(InferenceParameters.__struct_fields__)
 
 
-def test_flags_that_are_not_used_leave_the_models_defaults() -> None:
+def test_unused_flags_leave_the_models_defaults() -> None:
     assert requested() == {}
 
 
@@ -33,7 +33,7 @@ def test_flags_have_the_types_of_their_parameters() -> None:
         requested("--top-k", "1.5")
 
 
-def test_samplers_and_breakers_are_lists() -> None:
+def test_samplers_and_dry_breakers_are_lists() -> None:
     breakers = ("--dry-sequence-breaker", "a", "--dry-sequence-breaker", "b;")
     fields = requested("--samplers", "temp;top-k", *breakers)
     assert fields == {"samplers": ("temperature", "top_k"), "dry_sequence_breakers": ("a", "b;")}

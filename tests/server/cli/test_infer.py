@@ -17,7 +17,7 @@ def infer(*arguments: str, **kwargs) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.e2e
-def test_infer_streams_text_and_nothing_else():
+def test_infer_streams_only_text():
     done = infer("-p", "Once upon a time", "-n", "20")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(", there was a little girl named Lily.")
@@ -26,7 +26,7 @@ def test_infer_streams_text_and_nothing_else():
 
 
 @pytest.mark.e2e
-def test_infer_stop_stats_and_warnings():
+def test_infer_stops_at_a_string_and_prints_stats_and_warnings():
     arguments = ["--stop", " girl", "--stats", "--batch-size", "2", "--top-k", "5"]
     done = infer("-p", "Once upon a time", "-n", "20", *arguments)
     assert done.stdout == ", there was a little\n"
@@ -63,7 +63,7 @@ def test_infer_without_a_sampling_flag_takes_the_configured_default(monkeypatch:
 
 
 @pytest.mark.e2e
-def test_infer_with_a_seed_says_the_same_again():
+def test_infer_with_a_seed_repeats_its_text():
     arguments = ("infer", "-m", str(MODEL), "-p", "The cat", "-n", "30", "--seed", "5")
     first, second = ggserve(*arguments), ggserve(*arguments)
     assert first.stdout == second.stdout != ""

@@ -15,7 +15,7 @@ PATH = str(bundled_model())
 PLAN = ["info", PATH, "--plan", "--use-gpu", "false"]
 
 
-def test_the_table_is_the_one_of_the_loaded_model(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_table_equals_that_of_the_loaded_model(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*PLAN, "--context-size", "128", "--parallel", "2"]) == 0
     shown = capsys.readouterr().out
     params = engine.ModelParameters(use_gpu=False, context_size=128, parallel=2)
@@ -32,7 +32,7 @@ def test_the_table_is_the_one_of_the_loaded_model(capsys: pytest.CaptureFixture[
         assert data["devices"]["CPU"]["needed"] == usage.needed
 
 
-def test_a_draft_model_has_a_plan_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
+def test_draft_model_has_its_own_plan(capsys: pytest.CaptureFixture[str]) -> None:
     both = [*PLAN, "--context-size", "128", "--parallel", "2", "--draft-model", PATH]
     assert main(both) == 0
     model, draft = capsys.readouterr().out.split("draft model:\n")
@@ -58,7 +58,7 @@ def test_a_plan_that_does_not_fit_says_so(capsys: pytest.CaptureFixture[str]) ->
     assert "would fit" in data["problem"]
 
 
-def test_a_gpu_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
+def test_plan_for_a_missing_gpu_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", PATH, "--plan", "--use-gpu", "--device", "nothing"]) == 1
     assert "there is no device nothing" in capsys.readouterr().err
 

@@ -24,18 +24,18 @@ def test_a_new_key_is_on_stderr_and_its_line_on_stdout(capsys):
     assert profile == Profile("ops", Role.ADMIN, RateLimits(60), priority=-5)
 
 
-def test_no_two_keys_are_the_same(capsys):
+def test_every_new_key_is_different(capsys):
     for _ in range(2):
         keys.run(["new"])
     assert len(set(capsys.readouterr().out.split())) == 2
 
 
-def test_a_value_that_the_server_would_refuse_is_refused():
+def test_value_the_server_would_refuse_is_refused():
     with pytest.raises(ConfigError, match=r"--tpm must be a whole number from 1 to 1000000000"):
         keys.run(["new", "--tpm", "many"])
 
 
-def test_list_shows_the_clients_without_their_keys(tmp_path, capsys):
+def test_list_shows_clients_without_their_keys(tmp_path, capsys):
     file = tmp_path / "keys"
     file.write_text(
         f"secret name=a rpm=5 weight=2 priority=-7\nsha256:{digest_of('x').hex()} name=b role=admin\n"
@@ -57,7 +57,7 @@ def test_list_shows_that_the_only_client_is_an_admin(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("arguments", [["list"], ["new", "x"], ["sell"], []])
-def test_wrong_usage_is_one_line(arguments, capsys):
+def test_wrong_usage_is_reported_in_one_line(arguments, capsys):
     with pytest.raises(SystemExit) as caught:
         keys.run(arguments)
     assert caught.value.code == 2

@@ -17,7 +17,7 @@ MODELS = [
 ]
 
 
-def test_every_source_has_words() -> None:
+def test_every_source_has_a_description() -> None:
     assert set(subject.SOURCES) == set(get_args(Source))
 
 
@@ -29,7 +29,7 @@ def test_table_is_aligned() -> None:
     ]
 
 
-def test_names_of_files_cannot_command_the_terminal() -> None:
+def test_control_characters_in_file_names_are_not_printed() -> None:
     model = StoredModel("lmstudio:a/b/\x1b]0;x\x07\udcffü.gguf", "lmstudio", Path("/c.gguf"), 1, None, 1.0)
     assert "lmstudio:a/b/\ufffd]0;x\ufffd\ufffdü.gguf " in subject.table([model])
 

@@ -21,7 +21,7 @@ def _logging():
         yield
 
 
-def test_help_names_every_command_and_is_cheap():
+def test_help_names_every_command_without_heavy_imports():
     code = "import sys; from server.cli.main import main; main(['--help']); print(*sorted(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, text=True, capture_output=True, check=True)
     for name, text in COMMANDS.items():
@@ -36,7 +36,7 @@ def test_the_engine_process_does_not_import_the_http_side():
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_explains_itself(command, capsys):
+def test_every_command_has_a_help_text(command, capsys):
     with pytest.raises(SystemExit) as left:
         main([command, "--help"])
     assert left.value.code == 0
@@ -45,7 +45,7 @@ def test_every_command_explains_itself(command, capsys):
     assert "examples:" in text
 
 
-def test_no_command_shows_the_help(capsys):
+def test_main_without_a_command_shows_the_help(capsys):
     assert main([]) == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -114,7 +114,7 @@ def test_a_port_in_use_is_reported_before_anything_is_loaded():
     ],
     ids=["absent", "empty", "text", "truncated head", "truncated tensors"],
 )
-def test_a_model_that_cannot_load_is_one_line_and_status_1(command, content, message, tmp_path):
+def test_model_that_cannot_load_is_reported_in_one_line_and_status_1(command, content, message, tmp_path):
     path = tmp_path / "x.gguf"
     if content is not None:
         path.write_bytes(content)
@@ -130,7 +130,7 @@ def test_a_model_may_be_named_without_its_flag(order, tmp_path):
 
 
 @pytest.mark.e2e
-def test_a_gpu_that_is_not_there_is_an_error():
+def test_missing_gpu_is_an_error():
     done = ggserve("infer", *BUNDLED, "-p", "x", "--use-gpu", "--device", "CPU")
     assert "GPU" in mistakes(done, done.returncode)
     assert done.returncode in (1, 2)

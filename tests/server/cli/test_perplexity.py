@@ -22,7 +22,7 @@ def _logging():
         yield
 
 
-def test_estimates_and_result(capsys):
+def test_perplexity_prints_estimates_and_the_result(capsys):
     assert main(["perplexity", "-f", str(TEXT), "--context-size", "64", *STORIES, *CPU]) == 0
     out, err = capsys.readouterr()
     running, result = out.splitlines()
@@ -34,7 +34,7 @@ def test_estimates_and_result(capsys):
     assert "chunk 1 of 3" in err
 
 
-def test_json_from_stdin():
+def test_perplexity_of_stdin_prints_json():
     done = ggserve(
         "perplexity",
         "-f",
@@ -76,7 +76,7 @@ def test_perplexity_of_invalid_arguments_names_the_mistake(arguments, status, me
     assert message in err.splitlines()[-1]
 
 
-def test_a_context_beyond_the_training_is_reported(tmp_path: Path, capsys):
+def test_context_longer_than_in_training_gets_a_warning(tmp_path: Path, capsys):
     path = tmp_path / "long.txt"
     path.write_text(TEXT.read_text() * 6)
     assert main(["perplexity", "-f", str(path), "--context-size", "600", *STORIES, *CPU]) == 0

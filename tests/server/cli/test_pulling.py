@@ -58,7 +58,7 @@ def test_a_model_is_pulled_listed_served_and_removed(tmp_path: Path) -> None:
 
 
 @pytest.mark.e2e
-def test_models_of_ollama_and_lm_studio_are_listed_and_run_in_place(
+def test_models_of_ollama_and_lm_studio_are_listed_and_run_where_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = hashlib.sha256(STORIES).hexdigest()
@@ -84,7 +84,7 @@ def test_models_of_ollama_and_lm_studio_are_listed_and_run_in_place(
 
 
 @pytest.mark.e2e
-def test_a_server_pulls_what_it_is_to_serve(hub: FakeHub) -> None:
+def test_serve_pulls_its_model(hub: FakeHub) -> None:
     with ServerProcess("-hf", "me/Stories-GGUF:Q8_0", "--threads", "1", bundled=False) as server:
         assert list(server.get("/health")["models"]) == ["stories"]
         assert any("fits with all layers on" in line for line in server.lines)
@@ -108,7 +108,7 @@ def test_a_server_pulls_what_it_is_to_serve(hub: FakeHub) -> None:
         (["infer", "-p", "x", "-m", "hf:me"], 2, "model: 'hf:me' must be hf:OWNER/REPO"),
     ],
 )
-def test_a_mistake_is_one_line(arguments: list[str], status: int, message: str) -> None:
+def test_mistake_is_reported_in_one_line(arguments: list[str], status: int, message: str) -> None:
     done = ggserve(*arguments)
     (line,) = done.stderr.splitlines()
     assert (done.returncode, done.stdout) == (status, "")
@@ -120,7 +120,7 @@ def prepared(name: str) -> download.Download:
 
 
 @pytest.mark.usefixtures("hub")
-def test_the_plan_is_made_from_the_header_alone() -> None:
+def test_plan_is_made_from_the_header_alone() -> None:
     line = pulling.fit(prepared("me/Stories-GGUF"), Settings(use_gpu=False, context_size=64))
     assert line.startswith("needs ")
     assert line.endswith(" MB of memory, fits with all layers on CPU")
@@ -128,7 +128,7 @@ def test_the_plan_is_made_from_the_header_alone() -> None:
 
 @pytest.mark.e2e
 @pytest.mark.usefixtures("hub")
-def test_every_option_of_the_plan_is_one_of_pull(tmp_path: Path) -> None:
+def test_pull_takes_every_option_that_changes_its_plan(tmp_path: Path) -> None:
     config = tmp_path / "server.yml"
     config.write_text("kv_type: q8_0\ndevice: [CPU]\ncpu_moe: true\n", encoding="utf-8")
     done = ggserve("pull", "me/Stories-GGUF", "--config", str(config), "--override-tensor", "ffn=Nowhere")
@@ -149,7 +149,7 @@ def test_a_file_that_is_not_a_model_has_no_plan() -> None:
         (["CPU", "CUDA0", "CUDA0"], "1 of 3 layers on CPU, 2 of 3 layers on CUDA0"),
     ],
 )
-def test_the_plan_says_where_layers_go(layers: list[str], where: str) -> None:
+def test_plan_shows_where_layers_go(layers: list[str], where: str) -> None:
     devices = {name: {"needed": 2_600_000_000} for name in set(layers)}
     gb = f"{2.6 * len(devices):.2f} GB"
     line = pulling.summary({"fits": True, "layers": layers, "devices": devices})
@@ -157,5 +157,5 @@ def test_the_plan_says_where_layers_go(layers: list[str], where: str) -> None:
     assert pulling.summary({"fits": False, "problem": "too large"}) == "does not fit: too large"
 
 
-def test_the_free_memory_matches_that_of_the_devices() -> None:
+def test_free_memory_of_the_devices_is_found() -> None:
     assert (pulling.free_memory() or 0) > 10**8

@@ -14,7 +14,7 @@ SOURCE = str(golden("qwen2").path)
 STORIES = str(Path(__file__).parents[3] / "models" / "stories.gguf")
 
 
-def test_the_table_tells_before_and_after(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quantize_prints_types_before_and_after(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.gguf"
     assert main(["quantize", SOURCE, str(out), "q8_0", "--threads", "2"]) == 0
     shown = capsys.readouterr()
@@ -27,7 +27,7 @@ def test_the_table_tells_before_and_after(tmp_path: Path, capsys: pytest.Capture
     assert "Q8_0" in capsys.readouterr().out
 
 
-def test_json_is_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quantize_prints_json_on_request(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out.gguf"
     assert main(["quantize", SOURCE, str(out), "Q4_0", "--json", "--keep-output-type"]) == 0
     data = json.loads(capsys.readouterr().out)

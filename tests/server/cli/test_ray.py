@@ -26,7 +26,7 @@ def config(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any
     return yaml.safe_load(capsys.readouterr().out)
 
 
-def test_a_serve_config_file_needs_no_ray(capsys, without_ray) -> None:
+def test_config_is_written_without_ray_installed(capsys, without_ray) -> None:
     options = ("--replicas", "3", "--parallel", "16", "--host", "0.0.0.0", "--port", "9000")
     printed = config(capsys, *options)
     assert printed["http_options"] == {"host": "0.0.0.0", "port": 9000}
@@ -38,7 +38,7 @@ def test_a_serve_config_file_needs_no_ray(capsys, without_ray) -> None:
     assert arguments.settings["model"] == [f"stories={STORIES}"]
 
 
-def test_numbers_of_replicas_and_what_they_take_are_in_the_file(capsys) -> None:
+def test_config_has_numbers_and_resources_of_replicas(capsys) -> None:
     options = (
         "--autoscale",
         "1,8",
@@ -78,12 +78,12 @@ def test_mistakes_are_reported_in_one_line(
     ("arguments", "warns"),
     [((), False), (("--host", "0.0.0.0"), True), (("--host", "0.0.0.0", "--api-key-file", "keys"), False)],
 )
-def test_a_public_address_without_keys_is_warned_of(capsys, arguments: tuple[str, ...], warns: bool) -> None:
+def test_public_address_without_keys_gets_a_warning(capsys, arguments: tuple[str, ...], warns: bool) -> None:
     assert main(["ray", "config", str(STORIES), *arguments]) == 0
     assert ("anyone who can reach 0.0.0.0 can use this server" in capsys.readouterr().err) is warns
 
 
-def test_a_bad_certificate_is_reported_before_ray_is_asked(capsys, tmp_path, without_ray) -> None:
+def test_bad_certificate_is_reported_before_ray_is_imported(capsys, tmp_path, without_ray) -> None:
     cert, key = make_certificate(tmp_path)
     files = ("--tls-cert", str(cert), "--tls-key")
     for last, message in [
@@ -95,14 +95,14 @@ def test_a_bad_certificate_is_reported_before_ray_is_asked(capsys, tmp_path, wit
 
 
 @pytest.mark.parametrize("text", ["3", "1;2", "a,b", "-1,2", "1,"])
-def test_a_range_that_is_none_is_refused(capsys, text: str) -> None:
+def test_invalid_autoscale_range_is_refused(capsys, text: str) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["ray", "config", f"--autoscale={text}"])
     assert caught.value.code == 2
     assert "is not MIN,MAX" in capsys.readouterr().err
 
 
-def test_an_error_inside_of_ray_is_not_taken_for_a_missing_extra(monkeypatch, without_ray) -> None:
+def test_import_error_inside_ray_is_not_reported_as_a_missing_extra(monkeypatch, without_ray) -> None:
     monkeypatch.setitem(sys.modules, "server.replicas.application", None)
     with pytest.raises(ImportError, match=r"server\.replicas\.application"):
         ray.run(["deploy", "stories"])

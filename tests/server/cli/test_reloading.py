@@ -48,7 +48,7 @@ def test_only_engines_that_no_request_loads_again_wait_for_memory(tmp_path, in_f
     assert Engines(Settings())(model, None).waits_for_memory is not in_folder
 
 
-def test_keys_are_read_again_whatever_the_options_are(tmp_path, caplog):
+def test_reload_with_broken_options_still_reads_the_keys(tmp_path, caplog):
     file = tmp_path / "keys"
     file.write_text("one\n")
     file.chmod(0o600)
@@ -64,7 +64,7 @@ def test_keys_are_read_again_whatever_the_options_are(tmp_path, caplog):
     assert "line 3: not YAML; the options are unchanged" in caplog.text
 
 
-def test_what_needs_a_restart_is_named_without_its_value(caplog):
+def test_reload_names_options_that_need_a_restart_without_their_values(caplog):
     options = Settings(model=["a.gguf"])
     other = Settings(model=["b.gguf"], parallel=3, api_key=["secret"], seed=1)
     applied = []
@@ -77,7 +77,7 @@ def test_what_needs_a_restart_is_named_without_its_value(caplog):
 
 
 @pytest.mark.asyncio
-async def test_limits_and_defaults_take_effect_for_the_next_request(tmp_path, caplog):
+async def test_reloaded_limits_and_defaults_apply_to_the_next_request(tmp_path, caplog):
     file = tmp_path / "ggserve.yml"
     file.write_text("model: a.gguf\n")
     engine = FakeEngine(eos=False)
@@ -117,7 +117,7 @@ async def test_limits_and_defaults_take_effect_for_the_next_request(tmp_path, ca
 
 
 @pytest.mark.asyncio
-async def test_what_drafts_takes_effect_for_the_next_request(tmp_path):
+async def test_reloaded_draft_options_apply_to_the_next_request(tmp_path):
     file = tmp_path / "ggserve.yml"
     file.write_text("model: a.gguf\ndraft_model: d.gguf\n")
     engine = FakeEngine(eos=False)
@@ -131,7 +131,7 @@ async def test_what_drafts_takes_effect_for_the_next_request(tmp_path):
             assert (engine.seen[-1].spec_type, engine.seen[-1].draft_max) == (spec_type, 16)
 
 
-def test_engines_and_the_registry_take_what_concerns_them(tmp_path):
+def test_reloaded_options_reach_engines_and_registry(tmp_path):
     async def main() -> None:
         settings = Settings(model=["a=a.gguf", "b=b.gguf"], models_max=1, max_queue=64)
         engines = Engines(settings)
@@ -156,7 +156,7 @@ def test_engines_and_the_registry_take_what_concerns_them(tmp_path):
     asyncio.run(main())
 
 
-def test_an_engine_takes_its_queue_its_patience_with_slow_readers_and_the_log_level():
+def test_reloaded_queue_reader_timeout_and_log_level_reach_the_engine():
     async def main() -> None:
         engine = make_client(max_queue=0)
         engine.reload(Settings(max_queue=1, send_timeout_s=3, log_level="debug"))

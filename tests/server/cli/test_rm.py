@@ -8,7 +8,7 @@ from server.cli import rm
 from server.models.errors import ModelNotFound
 
 
-def test_each_model_is_removed_and_the_first_that_is_not_there_ends_it(
+def test_rm_removes_each_model_and_stops_at_the_first_missing(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def delete(name: str) -> tuple[str, int]:

@@ -14,7 +14,7 @@ def worker(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
-def test_a_worker_refuses_the_public() -> None:
+def test_worker_on_a_public_address_is_refused() -> None:
     done = worker("--host", "0.0.0.0", "--port", "50999")
     assert done.returncode == 2
     assert "--i-know-this-is-unauthenticated" in done.stderr

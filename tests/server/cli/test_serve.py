@@ -29,12 +29,12 @@ def processes(monkeypatch):
     return started
 
 
-def test_starting_imports_neither_the_event_loop_nor_pydantic():
+def test_import_of_serve_loads_neither_asyncio_nor_pydantic():
     code = "import sys, server.cli.serve; print({'asyncio', 'pydantic', 'msgspec'} & {*sys.modules})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
-def test_help_starts_no_process(processes, capsys):
+def test_help_starts_no_engine_process(processes, capsys):
     with pytest.raises(SystemExit):
         serve.run(["--help"])
     assert "ggserve serve" in capsys.readouterr().out
@@ -42,7 +42,7 @@ def test_help_starts_no_process(processes, capsys):
     assert gc.isenabled()
 
 
-def test_a_wrong_option_ends_the_process(processes):
+def test_wrong_option_ends_the_engine_process(processes):
     with pytest.raises(SystemExit):
         serve.run(["--absent"])
     (process,) = processes

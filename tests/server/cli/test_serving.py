@@ -44,7 +44,7 @@ def test_ipv4_and_ipv6_share_one_port_or_the_error_names_the_unavailable_address
     assert len(set(ports)) == 1
 
 
-def test_an_address_that_cannot_be_closes_those_before():
+def test_unavailable_address_closes_those_already_open():
     with socket.create_server(("127.0.0.1", 0)) as accepted:
         port = accepted.getsockname()[1]
         with pytest.raises(ConfigError, match=f"cannot listen on 127.0.0.1:{port}.*choose another"):
@@ -62,24 +62,24 @@ def test_a_folder_of_models_needs_no_model(tmp_path):
         registry_of(Settings(models_dir=tmp_path / "absent"))
 
 
-def test_models_of_the_options_are_all_loaded_unless_a_number_says_otherwise():
+def test_configured_models_are_all_loaded_unless_limited_by_number():
     both = ["a=a.gguf", "b=b.gguf"]
     assert [*registry_of(Settings(model=both)).engines] == ["a", "b"]
     assert [*registry_of(Settings(model=both, models_max=1)).engines] == ["a"]
     assert registry_of(Settings(model=both, no_models_autoload=True)).policy.autoload is False
 
 
-def test_the_engine_does_not_wait_for_imports_of_the_server():
+def test_engine_starts_before_the_server_is_imported():
     code = "import sys, server.cli.serving; print({'numpy', 'fastapi', 'uvicorn'} & {*sys.modules})"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "set()\n"
 
 
-def test_a_server_of_texts_imports_no_numpy():
+def test_serving_text_models_imports_no_numpy():
     code = "import sys, server.cli.serving, server.app, server.http.server; print('numpy' in sys.modules)"
     assert subprocess.check_output([sys.executable, "-c", code], text=True) == "False\n"
 
 
-def test_the_time_until_ready_counts_from_before_the_imports(monkeypatch, tmp_path):
+def test_time_until_ready_includes_the_imports(monkeypatch, tmp_path):
     class Server:
         def __init__(self, app, sockets, progress, began, *_) -> None:
             assert began == BEGAN

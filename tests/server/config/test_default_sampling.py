@@ -17,7 +17,7 @@ ROUTES = [
 ]
 
 
-def test_operator_goes_before_file_before_llama_server() -> None:
+def test_defaults_are_the_operators_then_the_files_then_llama_servers() -> None:
     info = {"sampling": {"temperature": 0.6, "mirostat": 2}}
     assert default_sampling(None, {}) == LLAMA_SERVER
     assert default_sampling(info, {"top_k": 7, "mirostat": 0}) == {
@@ -31,7 +31,7 @@ def test_operator_goes_before_file_before_llama_server() -> None:
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(("path", "body"), ROUTES)
-async def test_a_request_takes_the_defaults_and_what_it_sends(path, body) -> None:
+async def test_request_fields_override_the_defaults(path, body) -> None:
     engine = FakeEngine()
 
     def used():
@@ -56,7 +56,7 @@ async def test_a_request_takes_the_defaults_and_what_it_sends(path, body) -> Non
 
 
 @pytest.mark.asyncio
-async def test_props_shows_what_is_in_force() -> None:
+async def test_props_shows_the_defaults_in_effect() -> None:
     engine = FakeEngine()
     engine.info["sampling"] = {"temperature": 0.6, "repeat_penalty": 1.1}
     async with client(make_app(engine, default=["top_k=7"])) as http:

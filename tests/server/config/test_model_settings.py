@@ -13,7 +13,7 @@ from server.config.settings import Settings
 from support.options import parse, write
 
 
-def test_flags_reach_the_model_parameters():
+def test_flags_set_the_model_parameters():
     settings = parse(
         "--use-gpu --gpu-layers 20 --device CUDA0 --device CPU --tensor-split 3,1",
         "--context-size 4096 --kv-cells 9000 --max-batch-tokens 256 --parallel 4 --threads 3 --no-mmap",
@@ -54,7 +54,7 @@ def test_bare_use_gpu_means_true(flags, expected):
         ("model: {a: one.gguf, b: two.gguf}", {"a": "one.gguf", "b": "two.gguf"}),
     ],
 )
-def test_models_in_a_file(tmp_path, text, models):
+def test_models_of_a_config_file_are_read_in_every_form(tmp_path, text, models):
     settings = options.load(file=write(tmp_path, text))
     assert settings.models() == {name: Path(path) for name, path in models.items()}
 
@@ -98,7 +98,7 @@ def test_invalid_sampling_defaults_are_refused(value, message):
     assert message in str(error.value)
 
 
-def test_variables_of_the_chat_template(tmp_path, monkeypatch):
+def test_chat_template_variables_are_read_and_checked(tmp_path, monkeypatch):
     assert parse('--chat-template-kwargs {"thinking":true}').chat_template_kwargs == {"thinking": True}
     file = write(tmp_path, "chat_template_kwargs: {a: [1]}\nreasoning: off\n")
     settings = options.load(file=file)
@@ -124,12 +124,12 @@ def test_invalid_aliases_are_refused(alias, message):
         parse("--model a=x.gguf --model b=y.gguf", f"--alias {alias}")
 
 
-def test_aliases_name_models():
+def test_aliases_map_to_their_models():
     settings = parse("--model a=x.gguf --model b=y.gguf --alias first --alias b=second")
     assert settings.aliases() == {"first": "a", "second": "b"}
 
 
-def test_a_folder_takes_the_place_of_the_default_model(tmp_path):
+def test_models_folder_replaces_the_default_model(tmp_path):
     settings = Settings(models_dir=tmp_path, alias=["small=s"])
     assert settings.models() == {}
     assert settings.aliases() == {"s": "small"}  # of a model that may come

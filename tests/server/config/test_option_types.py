@@ -21,7 +21,7 @@ from server.config import option_types as types
         (None, None),
     ],
 )
-def test_a_word_or_number(value, expected):
+def test_word_or_number_takes_its_words_and_non_negative_numbers(value, expected):
     from typing import Annotated, Any
 
     adapter = TypeAdapter(Annotated[Any, types.word_or_number("all", "auto")])
@@ -36,7 +36,7 @@ def test_a_word_or_number(value, expected):
     ("value", "expected"),
     [("auto", "auto"), (" True ", True), ("1", True), ("off", False), ("no", False), (True, True)],
 )
-def test_true_false_or_auto(value, expected):
+def test_true_false_or_auto_are_accepted(value, expected):
     assert types.true_false_auto(value) == expected
 
 
@@ -64,7 +64,7 @@ def test_a_broken_json_list_is_refused():
 
 
 @pytest.mark.parametrize("value", ["3,1", ["3", "1"], ["3,1"], [3, 1]])
-def test_numbers_may_be_split_anywhere(value):
+def test_numbers_are_read_from_lists_and_comma_separated_text(value):
     assert [float(x) for x in types.numbers(value)] == [3.0, 1.0]
 
 
@@ -84,7 +84,7 @@ def test_an_address_needs_host_and_port(value):
 
 
 @pytest.mark.parametrize("value", ["host:1", "::1:65535", "10.0.0.1:50052"])
-def test_an_address_is_kept(value):
+def test_valid_address_is_accepted(value):
     assert types.address(value) == value
 
 

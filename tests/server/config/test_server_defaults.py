@@ -13,7 +13,7 @@ pytestmark = pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("path", "body"), [(COMPLETIONS, {"prompt": "Hi"}), (CHAT, {"messages": user("Hi")})]
 )
-async def test_defaults_hold_until_a_request_says_otherwise(path, body):
+async def test_server_defaults_apply_unless_a_request_overrides_them(path, body):
     engine = FakeEngine()
     async with client(make_app(engine, default=["top_k=40", "max_tokens=3"])) as http:
         assert "warnings" not in (await http.post(path, json={**body, "temperature": 0})).json()
@@ -21,7 +21,7 @@ async def test_defaults_hold_until_a_request_says_otherwise(path, body):
     assert [(r.params.top_k, r.params.max_tokens) for r in engine.seen] == [(40, 3), (7, 2)]
 
 
-async def test_any_model_answers_for_unknown_names():
+async def test_unknown_names_are_answered_by_any_model_if_allowed():
     engines = {name: FakeEngine(name=name) for name in ("a", "b")}
     async with client(make_app(engines, any_model=True)) as http:
         for requested, served in (("gpt-4", "a"), (None, "a"), ("b", "b")):
@@ -32,7 +32,7 @@ async def test_any_model_answers_for_unknown_names():
 
 
 @pytest.mark.parametrize("route", ["metrics", "slots"])
-async def test_a_route_can_be_off(route):
+async def test_route_can_be_turned_off(route):
     async with client(make_app(None, **{f"no_{route}": True})) as http:
         assert error_of(await http.get(f"/{route}"), 501)["code"] == "not_supported"
     async with client() as http:

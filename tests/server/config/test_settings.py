@@ -38,7 +38,7 @@ def test_precedence_is_flag_then_variable_then_file_then_default(tmp_path, monke
     assert (settings.port, settings.parallel, settings.threads, settings.batch_size) == (3, 22, 12, 512)
 
 
-def test_the_file_may_be_named_by_a_variable(tmp_path, monkeypatch):
+def test_config_file_may_be_named_by_a_variable(tmp_path, monkeypatch):
     monkeypatch.setenv("GGSERVE_CONFIG", str(write(tmp_path, "port: 77")))
     assert parse().port == 77
     other = tmp_path / "other.yml"
@@ -46,7 +46,7 @@ def test_the_file_may_be_named_by_a_variable(tmp_path, monkeypatch):
     assert parse("--config", str(other)).port == 78
 
 
-def test_variables_hold_lists_with_commas_or_as_json(monkeypatch):
+def test_list_variables_are_comma_separated_or_json(monkeypatch):
     monkeypatch.setenv("GGSERVE_MODEL", "a=x.gguf, y.gguf")
     monkeypatch.setenv("GGSERVE_DEVICE", '["CUDA0", "a,b"]')
     monkeypatch.setenv("GGSERVE_TENSOR_SPLIT", "3,1")
@@ -60,7 +60,7 @@ def test_variables_hold_lists_with_commas_or_as_json(monkeypatch):
     assert settings.threads is None
 
 
-def test_yaml_words_that_are_also_truth_values(tmp_path):
+def test_yaml_on_off_and_null_are_read_by_the_options_type(tmp_path):
     assert options.load(file=write(tmp_path, "flash_attn: on\nuse_gpu: off")).flash_attn == "on"
     assert options.load(file=write(tmp_path, "flash_attn: off\nuse_gpu: off")).use_gpu is False
     assert options.load(file=write(tmp_path, "use_gpu: auto\nthreads: null")).threads is None
@@ -87,7 +87,7 @@ def test_yaml_words_that_are_also_truth_values(tmp_path):
         ("cors_origins: ['*']\napi_key: k", "cors_origins: * cannot be combined with API keys"),
     ],
 )
-def test_a_bad_file_is_one_line_that_says_where(tmp_path, text, message):
+def test_bad_file_is_reported_in_one_line_with_its_place(tmp_path, text, message):
     with pytest.raises(ConfigError) as caught:
         options.load(file=write(tmp_path, text))
     assert message in str(caught.value)
@@ -110,7 +110,7 @@ def test_errors_name_the_option_as_it_was_given(tmp_path, monkeypatch):
         parse()
 
 
-def test_misspelt_variables_are_pointed_out(monkeypatch):
+def test_misspelt_variables_get_a_warning(monkeypatch):
     monkeypatch.setenv("GGSERVE_PRALLEL", "3")
     monkeypatch.setenv("GGSERVE_BACKENDS", "cpu")
     assert options.unknown_environment() == [
@@ -127,7 +127,7 @@ def test_keys_are_never_shown():
     assert "secret" not in str(caught.value)
 
 
-def test_host_names_answered():
+def test_answered_host_names_follow_host_and_allowed_hosts():
     assert "localhost" in (parse().host_names() or ())
     assert parse("--host", "0.0.0.0").host_names() is None
     allowed = parse("--host", "0.0.0.0", "--allowed-hosts", "Chat.example").host_names() or set()
@@ -148,13 +148,13 @@ def test_every_option_is_described_and_in_a_section():
         assert "--" + name.replace("_", "-") in text
 
 
-def test_infer_shares_the_options_that_concern_the_model():
+def test_infer_has_only_the_options_about_the_model():
     assert parse("-m", "x.gguf", "--threads", "2", serve=False).threads == 2
     with pytest.raises((SystemExit, argparse.ArgumentError)):
         parse("--port", "1", serve=False)
 
 
-def test_the_sample_file_is_what_config_prints():
+def test_sample_file_equals_the_output_of_config():
     assert (CONFIGS / "sample.yml").read_text(encoding="utf-8") == options.render(Settings())
 
 
@@ -177,7 +177,7 @@ def test_rendered_options_read_back_the_same(tmp_path):
     assert options.load(file=write(tmp_path, options.render(settings))) == settings
 
 
-def test_several_addresses():
+def test_several_addresses_are_read_and_local_only_if_all_are():
     settings = parse("--host 127.0.0.1,::1")
     assert settings.hosts() == ["127.0.0.1", "::1"]
     assert settings.listens_locally
@@ -186,7 +186,7 @@ def test_several_addresses():
         parse("--host ,")
 
 
-def test_experts_and_tensors_on_other_devices():
+def test_placement_options_of_experts_and_tensors_are_checked():
     assert options.load().model_parameters().cpu_experts is None
     assert options.load({"cpu_moe": True}).model_parameters().cpu_experts == "all"
     assert options.load({"n_cpu_moe": 0}).model_parameters().cpu_experts == 0

@@ -31,13 +31,13 @@ def write(tmp_path: Path, text: str) -> Path:
     return path
 
 
-def test_flags_that_are_not_used_leave_nothing():
+def test_unused_flags_set_nothing():
     parser = argparse.ArgumentParser()
     options.add_options(parser, serve=True)
     assert options.from_arguments(parser.parse_args(["--port", "1"])) == {"port": "1"}
 
 
-def test_a_command_may_have_some_options_with_other_descriptions(capsys):
+def test_command_may_take_some_options_with_its_own_descriptions(capsys):
     parser = argparse.ArgumentParser()
     options.add_options(parser, serve=False, names=["threads"], descriptions={"threads": "how many"})
     assert "how many" in parser.format_help()
@@ -53,7 +53,7 @@ def test_a_null_in_a_file_means_the_default(tmp_path):
     assert options.read_file(write(tmp_path, "port: null\nthreads: 2")) == {"threads": 2}
 
 
-def test_an_old_name_keeps_working_in_every_form(tmp_path, monkeypatch):
+def test_old_name_works_in_every_source(tmp_path, monkeypatch):
     assert parse("--responses-kept 7").max_stored_responses == 7
     assert options.load(file=write(tmp_path, "responses_kept: 8")).max_stored_responses == 8
     monkeypatch.setenv("GGSERVE_RESPONSES_KEPT", "9")

@@ -14,7 +14,7 @@ from support.fakes.engine import TEXT, FakeEngine, ids, make_app
 pytestmark = pytest.mark.asyncio
 
 
-async def test_cached_tokens_do_not_count_what_the_first_choice_left():
+async def test_cached_tokens_leave_out_what_the_first_choice_cached():
     class Sharing(FakeEngine):
         async def _run(self, stream):
             self.cached_n = 0 if stream.request.params.seed == 1 else len(stream.request.prompt) - 1
@@ -51,7 +51,7 @@ async def test_stop_strings_cut_the_text_and_end_the_session():
     ],
     ids=str,
 )
-async def test_a_step_of_several_tokens_gives_the_events_of_as_many_steps(fields):
+async def test_step_of_several_tokens_gives_the_same_events_as_single_steps(fields):
     answers = []
     for step in (1, 5):
         async with client(FakeEngine(step=step)) as http:
@@ -65,7 +65,7 @@ async def test_a_step_of_several_tokens_gives_the_events_of_as_many_steps(fields
     assert answers[0] == answers[1]
 
 
-async def test_best_of_shows_the_most_likely_per_token_and_counts_all():
+async def test_best_of_returns_the_most_likely_and_counts_all():
     words = [" dog", " cat", " big cat", " red dog"]
     scores = {ids(" cat")[0]: -0.1, ids(" big")[0]: -0.2, ids(" dog")[0]: -2.0}
     engine = FakeEngine(lambda request: ids(words[request.params.seed - 5]))
@@ -81,7 +81,7 @@ async def test_best_of_shows_the_most_likely_per_token_and_counts_all():
     assert whole["usage"]["completion_tokens"] == sum(len(ids(word)) + 1 for word in words)
 
 
-async def test_timeout_keeps_the_text_so_far():
+async def test_timeout_returns_the_text_so_far():
     engine = FakeEngine(delay_s=0.05)
     async with client(engine) as http:
         started = time.monotonic()
@@ -98,7 +98,7 @@ async def test_timeout_keeps_the_text_so_far():
         assert [warning.split(":")[0] for warning in end["warnings"]] == ["timeout_ms"]
 
 
-async def test_a_failing_engine_tells_no_details():
+async def test_engine_failure_reveals_no_details():
     async with client(FakeEngine(fail_after=2)) as http:
         response = await http.post(COMPLETIONS, json={"prompt": "Once"})
         stream = await http.post(COMPLETIONS, json={"prompt": "Once", "stream": True})
@@ -135,7 +135,7 @@ async def test_a_full_queue_is_429():
     assert 'ggserve_queue_rejections_total{model="stories"} 4.0' in metrics
 
 
-async def test_many_choices_do_not_hold_more_places_than_there_are():
+async def test_many_choices_run_only_as_many_at_once_as_there_are_slots():
     class Counting(FakeEngine):
         most = 0
 

@@ -49,7 +49,7 @@ texts = st.text(st.sampled_from("ab é🍕\n<|>ß"), max_size=12)
     cuts=st.lists(st.integers(0, 40), max_size=6),
     show=st.booleans(),
 )
-def test_text_ends_before_the_first_stop_string_for_any_chunks(text, stops, cuts, show):
+def test_text_in_any_chunks_ends_before_the_first_stop_string(text, stops, cuts, show):
     tokens = tokenizer().encode(text, add_special=False)
     ends = [(text.find(stop) + len(stop), -len(stop), stop) for stop in stops if stop in text]
     expected, reason = text, "length"
@@ -77,7 +77,7 @@ def _characters(tokens) -> int:
     raise AssertionError
 
 
-def test_a_broken_character_at_the_end_is_shown_as_such():
+def test_broken_character_at_the_end_becomes_a_replacement_character():
     pizza = ids("🍕")
     assert len(pizza) > 1
     output = sequence()
@@ -102,7 +102,7 @@ def test_the_end_of_text_is_counted_but_not_shown():
     assert output.end == "stop"
 
 
-def test_text_held_back_for_a_stop_string_comes_at_the_end():
+def test_text_held_back_for_a_stop_string_is_sent_at_the_end():
     for reason, name in (
         (FinishReason.STOP, "stop"),
         (FinishReason.LENGTH, "length"),
@@ -144,7 +144,7 @@ def test_drafts_are_counted_also_where_a_stop_string_ends_the_text():
     assert (created.timings.draft_n, created.timings.draft_accepted) == (4, 2)
 
 
-def test_drafts_of_an_engine_that_died_are_counted():
+def test_drafts_before_an_engine_restart_are_counted():
     output = sequence()
     token = Token(ids("a")[0])
     output.feed(StepOutput(id="r", tokens=[token], timings=Timings(prompt_n=5)))
@@ -157,7 +157,7 @@ def test_drafts_of_an_engine_that_died_are_counted():
 
 
 @given(st.integers(0, 6), st.booleans())
-def test_by_token_takes_a_step_apart_and_loses_nothing(n, ends):
+def test_by_token_splits_a_step_without_loss(n, ends):
     tokens = [Token(i) for i in range(n)]
     finish = FinishReason.STOP if ends else None
     output = StepOutput(id="r", tokens=tokens, finish=finish, timings=Timings(), draft_n=3, draft_accepted=2)
@@ -171,13 +171,13 @@ def test_by_token_takes_a_step_apart_and_loses_nothing(n, ends):
 
 
 @pytest.mark.parametrize("reason", [FinishReason.ERROR, FinishReason.CANCELLED])
-def test_failures(reason):
+def test_engine_failure_ends_the_sequence_with_its_reason(reason):
     output = sequence()
     output.feed(StepOutput(id="r", finish=reason, error="why"))
     assert (output.end, output.engine_finish, output.error) == ("error", reason, "why")
 
 
-def test_progress_is_remembered():
+def test_progress_is_kept():
     output = sequence()
     assert output.feed(StepOutput(id="r", processed=17)) is None
     assert output.processed == 17
@@ -210,7 +210,7 @@ class BracketParser:
 
 
 @pytest.mark.parametrize("cuts", [(), (1, 2, 3, 4, 5, 6, 7, 8), (3,)])
-def test_a_parser_sees_the_text_before_the_stop_string_and_its_end(cuts):
+def test_parser_gets_the_text_before_the_stop_string_and_its_end(cuts):
     tokens = tokenizer().encode("[ab] c d END e", add_special=False)
     output = sequence(stops=["END"], prompt=BracketedReasoning())
     pieces = []
@@ -226,7 +226,7 @@ def test_a_parser_sees_the_text_before_the_stop_string_and_its_end(cuts):
     assert 0 < output.n_reasoning <= output.n_generated
 
 
-def test_merge_no_pieces_is_empty() -> None:
+def test_merge_of_nothing_is_empty() -> None:
     assert merge_deltas([]) == OutputDelta()
 
 
@@ -240,7 +240,7 @@ def test_merge_joins_content_reasoning_text_and_tokens() -> None:
     assert merge_deltas(pieces) == OutputDelta("ab", "xy", text="<x>ab", tokens=(first, second))
 
 
-def test_merge_interleaved_calls_gives_one_delta_each_in_order() -> None:
+def test_merge_of_interleaved_calls_gives_one_delta_each_in_order() -> None:
     second = ToolCallDelta(1, "id2", "g", "[")
     first = ToolCallDelta(0, "id1", "f", '{"a"')
     pieces = [

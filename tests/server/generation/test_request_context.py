@@ -16,7 +16,7 @@ def context(*engines: FakeEngine, **settings) -> RequestContext:
     return RequestContext(app.state.ggserve, AccessRecord("id"))
 
 
-def test_warnings_come_once_and_within_the_bound() -> None:
+def test_warnings_are_unique_and_limited_in_number() -> None:
     request_context = context(FakeEngine())
     assert request_context.with_warnings({"a": 1}) == {"a": 1}
     for i in range(2 * MAX_WARNINGS):
@@ -51,7 +51,7 @@ def test_one_of_two_models_needs_its_name() -> None:
     ("state", "code"),
     [("loading", "model_loading"), ("failed", "engine_failed"), ("stopped", "shutting_down")],
 )
-def test_an_engine_that_takes_no_requests_is_503(state: str, code: str) -> None:
+def test_engine_that_takes_no_requests_is_a_503(state: str, code: str) -> None:
     engine = FakeEngine()
     engine.state = state
     request_context = context(engine)
@@ -62,7 +62,7 @@ def test_an_engine_that_takes_no_requests_is_503(state: str, code: str) -> None:
 
 
 @pytest.mark.asyncio
-async def test_a_stop_iteration_in_a_thread_is_an_error_and_no_endless_wait() -> None:
+async def test_stop_iteration_in_a_thread_is_raised_as_an_error() -> None:
     with pytest.raises(RuntimeError, match="StopIteration"):
         await asyncio.wait_for(context(FakeEngine()).in_thread(next, iter(())), 10)
 
@@ -70,7 +70,7 @@ async def test_a_stop_iteration_in_a_thread_is_an_error_and_no_endless_wait() ->
 @pytest.mark.parametrize(
     "name", ["small", "small:latest", "other", "other:latest", "tagged:latest", "tagged"]
 )
-def test_select_engine_takes_names_with_and_without_latest(name: str) -> None:
+def test_select_engine_ignores_the_tag_latest(name: str) -> None:
     small, tagged = FakeEngine(name="small"), FakeEngine(name="tagged:latest")
     request_context = context(small, tagged)
     request_context.state.aliases = {"other": "small"}
@@ -78,7 +78,7 @@ def test_select_engine_takes_names_with_and_without_latest(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["small:7b", ":latest", "", "small:latest:latest"])
-def test_select_engine_takes_no_other_tags(name: str) -> None:
+def test_select_engine_refuses_other_tags(name: str) -> None:
     with pytest.raises(UnknownModel) as caught:
         context(FakeEngine(name="small")).select_engine(name)
     assert caught.value.model == name

@@ -30,7 +30,7 @@ async def failure(engine: FakeEngine) -> tuple[ApiError, RequestContext]:
     return raised.value, context
 
 
-async def test_task_gives_its_result_and_names_the_model_in_the_record() -> None:
+async def test_task_returns_its_result_and_logs_the_model() -> None:
     context = context_of(FakeEngine())
     result: Any = await run_task(TASK, context, "input")
     assert len(result.vectors) == 1
@@ -59,7 +59,7 @@ async def test_failed_task_has_the_status_of_its_kind(
     assert ("the reason" in error.message) == (kind in ("ConfigError", "ModelError", "StorageError"))
 
 
-async def test_task_for_a_full_queue_is_counted_and_may_be_tried_again() -> None:
+async def test_task_refused_by_a_full_queue_is_counted_and_may_be_retried() -> None:
     engine = FakeEngine()
     engine.full = True
     error, context = await failure(engine)
@@ -67,7 +67,7 @@ async def test_task_for_a_full_queue_is_counted_and_may_be_tried_again() -> None
     assert b'ggserve_queue_rejections_total{model="stories"} 1.0' in context.state.metrics.render()
 
 
-async def test_task_of_an_engine_that_is_gone_is_a_503_without_its_reason() -> None:
+async def test_task_for_a_failed_engine_is_a_503_without_the_reason() -> None:
     engine = FakeEngine()
     context = context_of(engine)
     engine.state = "failed"

@@ -16,7 +16,7 @@ def files(tmp_path_factory):
     return make_certificate(tmp_path_factory.mktemp("tls"))
 
 
-def test_certificate_and_key_in_one_file_or_two(tmp_path, files, caplog):
+def test_certificate_and_key_may_be_in_one_file_or_two(tmp_path, files, caplog):
     cert, key = files
     assert Certificate(cert, key).context
     both = tmp_path / "both.pem"
@@ -52,7 +52,7 @@ def test_errors_are_reported_in_one_line(tmp_path, files):
         Certificate(broken, key)
 
 
-def test_a_key_with_a_password_needs_it_in_the_environment(tmp_path, monkeypatch):
+def test_key_with_a_password_reads_it_from_the_environment(tmp_path, monkeypatch):
     cert, key = make_certificate(tmp_path, "locked", password="open sesame")
     monkeypatch.delenv(PASSWORD_VARIABLE, raising=False)
     with pytest.raises(ConfigError, match=f"is encrypted; set its password in {PASSWORD_VARIABLE}"):
@@ -78,7 +78,7 @@ def test_a_key_that_everyone_can_read_gets_a_warning(tmp_path, caplog):
     assert f"every user of this machine can read the private key {key} (mode 0644)" in caplog.text
 
 
-def test_files_are_read_again_and_bad_ones_change_nothing(tmp_path, caplog):
+def test_files_are_reloaded_unless_they_are_invalid(tmp_path, caplog):
     caplog.set_level(logging.INFO, "ggserve")
     cert, key = make_certificate(tmp_path)
     certificate = Certificate(cert, key)

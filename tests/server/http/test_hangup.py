@@ -24,7 +24,7 @@ while True:
 
 
 @pytest.mark.parametrize(("arguments", "after"), [((), "True"), (("nohup",), "False")])
-def test_a_terminal_hangup_differs_from_a_signal(arguments, after):
+def test_terminal_hangup_is_told_from_a_signal(arguments, after):
     master, slave = pty.openpty()
     command = [sys.executable, "-c", CHILD, *arguments]
     with subprocess.Popen(

@@ -9,7 +9,7 @@ from server.http.json_reply import json_reply
 from support.fakes.engine import make_app
 
 
-def test_a_reply_has_the_warnings_of_its_request() -> None:
+def test_reply_has_the_warnings_of_its_request() -> None:
     context = RequestContext(make_app().state.ggserve, AccessRecord("id"))
     assert json.loads(json_reply({"a": 1}, context).body) == {"a": 1}
     context.warn("x has no effect")

@@ -40,7 +40,7 @@ async def test_a_request_loads_its_model_and_is_answered(caplog):
     assert "load_ms" not in second
 
 
-async def test_an_invalid_request_loads_nothing():
+async def test_invalid_request_loads_no_model():
     app = make_folder_app(FakeEngine(name="a"))
     async with client(app) as http:
         error_of(await http.post(COMPLETIONS, json={**HELLO, "temperature": -1}), 400)
@@ -68,7 +68,7 @@ async def test_a_stream_is_kept_open_while_its_model_is_loaded():
         ("/api/generate", HELLO, ' {"error":"model: \'a\''),
     ],
 )
-async def test_a_load_that_fails_ends_a_stream_that_has_begun_with_an_event(path, body, error):
+async def test_failed_load_ends_a_begun_stream_with_an_event(path, body, error):
     engine = gated()
     engine.load_error = LoadFailed("ModelError", "/secret/a.gguf: bad")
     app = make_folder_app(engine, keep_alive_s=0.01)
@@ -86,7 +86,7 @@ async def test_a_load_that_fails_ends_a_stream_that_has_begun_with_an_event(path
         assert json.loads(text.strip().splitlines()[-1])["error"].startswith("model")
 
 
-async def test_what_the_request_itself_gets_wrong_is_an_event_as_well():
+async def test_request_error_after_the_stream_began_is_an_event():
     engine = gated()
     app = make_folder_app(engine, keep_alive_s=0.01)
     async with client(app):
@@ -97,7 +97,7 @@ async def test_what_the_request_itself_gets_wrong_is_an_event_as_well():
     assert '"code":"context_length_exceeded"' in text
 
 
-async def test_a_failure_of_the_server_is_an_event_without_details(caplog):
+async def test_internal_error_after_the_stream_began_is_an_event_without_details(caplog):
     engine = gated()
     app = make_folder_app(engine, keep_alive_s=0.01)
     async with client(app):
@@ -124,7 +124,7 @@ async def test_failures_before_a_stream_begins_have_their_status(stream):
             assert response.headers["retry-after"] == "10"
 
 
-async def test_waiting_counts_against_the_time_of_the_request():
+async def test_waiting_for_a_load_counts_against_the_requests_timeout():
     engine = gated()
     async with client(make_folder_app(engine)) as http:
         error = error_of(await http.post(COMPLETIONS, json={**HELLO, "timeout_ms": 20}), 503)
@@ -140,7 +140,7 @@ async def test_waiting_counts_against_the_time_of_the_request():
 
 
 @pytest.mark.parametrize("timeout_ms", [1, -5, "soon", [1]])
-async def test_a_field_that_a_route_does_not_have_limits_no_wait(timeout_ms):
+async def test_timeout_field_unknown_to_a_route_does_not_limit_the_wait(timeout_ms):
     engine = gated()
     app = make_folder_app(engine)
     async with client(app) as http:
@@ -154,12 +154,12 @@ async def test_a_field_that_a_route_does_not_have_limits_no_wait(timeout_ms):
     assert "timeout_ms has no effect" in response.json()["warnings"]
 
 
-async def test_a_body_that_is_not_an_object_loads_a_model_as_well():
+async def test_body_that_is_not_an_object_loads_the_model():
     async with client(make_folder_app(FakeEngine(name="a"))) as http:
         assert (await http.post("/lora-adapters?model=a", json=[])).status_code == 200
 
 
-async def test_a_client_that_disconnects_stops_waiting():
+async def test_disconnected_client_stops_waiting():
     engine = gated()
     app = make_folder_app(engine)
     async with client(app):
@@ -173,7 +173,7 @@ async def test_a_client_that_disconnects_stops_waiting():
             assert live.status == 499  # for the log: nobody reads it
 
 
-async def test_no_more_than_the_queue_holds_wait():
+async def test_requests_beyond_the_queue_do_not_wait_for_a_load():
     engine = gated()
     app = make_folder_app(engine)
     app.state.ggserve.registry.policy = type(app.state.ggserve.registry.policy)(max_waiting=1)
@@ -185,7 +185,7 @@ async def test_no_more_than_the_queue_holds_wait():
         assert (await first).status_code == 200
 
 
-async def test_a_client_leaves_places_to_others_while_a_model_is_loaded():
+async def test_client_leaves_room_in_the_queue_while_a_model_is_loaded():
     engine = gated()
     app = make_folder_app(engine, api_key=["key-a", "key-b"], parallel=1)
     registry = app.state.ggserve.registry
@@ -208,7 +208,7 @@ async def test_a_client_leaves_places_to_others_while_a_model_is_loaded():
     assert {response.status_code for response in answers} == {200}
 
 
-async def test_without_autoload_models_are_loaded_by_name_only():
+async def test_models_without_autoload_are_loaded_only_explicitly():
     app = make_folder_app(FakeEngine(name="a"), no_models_autoload=True)
     async with client(app) as http:
         error = error_of(await http.post(COMPLETIONS, json=HELLO), 400)
@@ -217,7 +217,7 @@ async def test_without_autoload_models_are_loaded_by_name_only():
         assert (await http.post(COMPLETIONS, json=HELLO)).status_code == 200
 
 
-async def test_questions_about_a_model_do_not_load_it():
+async def test_queries_about_a_model_do_not_load_it():
     app = make_folder_app(FakeEngine(name="a"))
     async with client(app) as http:
         for path in ("/props", "/slots", "/lora-adapters"):
@@ -225,7 +225,7 @@ async def test_questions_about_a_model_do_not_load_it():
         assert app.state.ggserve.registry.models["a"].state == "unloaded"
 
 
-async def test_routes_without_a_body_field_stream_wait_as_well():
+async def test_routes_without_streaming_wait_for_a_load():
     app = make_folder_app(FakeEngine(name="a"))
     async with client(app) as http:
         tokens = await http.post("/tokenize", json={"model": "a", "content": "Once", "stream": True})

@@ -13,7 +13,7 @@ ENDS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"  # where str.splitlines ends a lin
 
 
 @pytest.mark.parametrize("end", ENDS, ids=ascii)
-def test_line_with_a_line_end_in_a_text_stays_one_line(end: str) -> None:
+def test_line_break_in_a_text_stays_within_one_line(end: str) -> None:
     assert f"a{end}b".splitlines() == ["a", "b"]
     line = json_line({"text": f"ä🍕{end}\\u2028", end: 1, "raw": msgspec.Raw(json.dumps(f"x{end}").encode())})
     assert line.endswith(b"\n")

@@ -37,7 +37,7 @@ def error_of(answer: bytes) -> tuple[int, str]:
 GOOD = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
 
 
-def test_a_head_that_never_ends_is_cut_by_time_and_size():
+def test_endless_head_is_cut_by_time_and_size():
     async def main():
         async with serving(header_timeout_s=0.3, max_header_bytes=2000) as (port, server, _):
             assert error_of(await talk(port, b"GET / HTTP/1.1\r\nx: ")) == (408, "header_timeout")
@@ -52,7 +52,7 @@ def test_a_head_that_never_ends_is_cut_by_time_and_size():
     run(main)
 
 
-def test_a_kept_connection_has_the_same_limits():
+def test_kept_alive_connection_has_the_same_limits():
     async def main():
         async with serving(header_timeout_s=0.3, max_header_bytes=2000) as (port, server, _):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -70,7 +70,7 @@ def test_a_kept_connection_has_the_same_limits():
     run(main)
 
 
-def test_slow_but_steady_heads_do_not_hold_the_others_up():
+def test_slow_heads_time_out_without_delaying_others():
     async def main():
         async with serving(header_timeout_s=1) as (port, server, _):
             slow = [asyncio.create_task(talk(port, b"GET / HTTP/1.1\r\n")) for _ in range(100)]
@@ -81,7 +81,7 @@ def test_slow_but_steady_heads_do_not_hold_the_others_up():
     run(main)
 
 
-def test_a_new_connection_closes_the_one_that_waited_longest():
+def test_new_connection_at_the_limit_closes_the_longest_idle():
     again = GOOD.replace(b"connection: close\r\n", b"")
 
     async def main():
@@ -105,7 +105,7 @@ def test_a_new_connection_closes_the_one_that_waited_longest():
     run(main)
 
 
-def test_a_connection_with_a_request_makes_no_room():
+def test_connection_with_a_request_is_not_closed_for_a_new_one():
     async def main():
         async with serving(max_connections=3) as (port, server, app):
             busy = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
@@ -124,7 +124,7 @@ def test_a_connection_with_a_request_makes_no_room():
     run(main)
 
 
-def test_slow_heads_yield_to_whole_requests():
+def test_connections_with_slow_heads_are_closed_for_complete_requests():
     async def main():
         async with serving(max_connections=20) as (port, server, _):
             slow = [asyncio.create_task(talk(port, b"GET / HTTP/1.1\r\n")) for _ in range(20)]
@@ -137,7 +137,7 @@ def test_slow_heads_yield_to_whole_requests():
     run(main)
 
 
-def test_a_client_that_does_not_read_is_dropped(caplog):
+def test_client_that_does_not_read_is_disconnected(caplog):
     caplog.set_level(logging.INFO, "ggserve")
 
     async def main():
@@ -157,7 +157,7 @@ def test_a_client_that_does_not_read_is_dropped(caplog):
     assert "the client did not read for 0.3 s: disconnected" in caplog.text
 
 
-def test_the_request_whose_response_is_not_read_is_named_and_none_sent_ahead(caplog):
+def test_unread_response_names_its_own_request_not_a_pipelined_one(caplog):
     caplog.set_level(logging.INFO, "ggserve")
 
     async def main():
@@ -178,7 +178,7 @@ def test_the_request_whose_response_is_not_read_is_named_and_none_sent_ahead(cap
 
 
 @pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
-def test_a_response_that_comes_before_the_end_of_a_body_arrives(loop, monkeypatch):
+def test_response_sent_before_the_body_ends_arrives(loop, monkeypatch):
     monkeypatch.setattr("server.http.protocol.LINGER_S", 20.0)
     head = b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 20000000\r\n\r\n"
 
@@ -260,7 +260,7 @@ def half_close_then_leave(sock: socket.socket) -> None:
 @LOOPS
 @pytest.mark.parametrize("ahead", [b"", WAIT], ids=["one request", "another sent ahead"])
 @pytest.mark.parametrize("end", [leave, reset, half_close_then_leave])
-def test_a_client_that_has_disconnected_is_noticed_though_nothing_was_to_be_sent(end, ahead, loop):
+def test_disconnect_is_noticed_while_nothing_is_sent(end, ahead, loop):
     async def main():
         async with serving() as (port, server, app):
             sock = socket.create_connection(("127.0.0.1", port))
@@ -275,7 +275,7 @@ def test_a_client_that_has_disconnected_is_noticed_though_nothing_was_to_be_sent
 
 @LOOPS
 @pytest.mark.parametrize("request_", [LATE, WAIT.replace(b"1.1", b"1.0")], ids=["half a body", "HTTP/1.0"])
-def test_a_half_close_that_looks_like_a_disconnect_counts_as_one(request_, loop):
+def test_half_close_of_an_unfinished_request_counts_as_disconnect(request_, loop):
     async def main():
         async with serving() as (port, server, _):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -289,7 +289,7 @@ def test_a_half_close_that_looks_like_a_disconnect_counts_as_one(request_, loop)
     run(main, loop)
 
 
-def test_requests_sent_ahead_are_all_answered_and_nothing_is_written_into_a_response():
+def test_pipelined_requests_are_answered_one_after_the_other():
     async def main():
         async with serving() as (port, server, app):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)

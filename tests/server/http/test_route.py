@@ -35,7 +35,7 @@ def is_prepared(route: Route) -> bool:
 
 
 @pytest.mark.asyncio
-async def test_a_request_prepares_the_route_that_it_matches():
+async def test_request_prepares_the_route_it_matches():
     routes = [new_route(), Route("/other", ask, methods=["POST"])]
     app = FastAPI(routes=routes)
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as http:
@@ -62,7 +62,7 @@ def test_prepare_by_several_threads_happens_once():
     assert len(apps) == 1
 
 
-def test_replies_are_described():
+def test_every_route_describes_its_replies():
     document = FastAPI(routes=[new_route()]).openapi()
     (operation,) = document["paths"]["/ask"].values()
     content = operation["responses"]["200"]["content"]["application/json"]
@@ -70,6 +70,6 @@ def test_replies_are_described():
     assert document["components"]["schemas"]["Answer"]["properties"]["text"]["description"] == "the answer"
 
 
-def test_an_attribute_that_routes_do_not_have_is_an_error():
+def test_unknown_route_attribute_is_an_error():
     with pytest.raises(AttributeError, match="absent"):
         new_route().absent  # noqa: B018

@@ -68,7 +68,7 @@ LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop, WithoutSignals]
 
 @pytest.mark.parametrize("loop", LOOPS, ids=["asyncio", "uvloop", "Windows"])
 @pytest.mark.parametrize("number", every(2, [signal.SIGTERM, signal.SIGINT]))
-def test_announces_itself_and_ends_with_0(number, loop, caplog, capsys):
+def test_server_announces_its_address_and_exits_with_0(number, loop, caplog, capsys):
     caplog.set_level(logging.INFO, "ggserve")
     status, server = serve(loop=loop, during=stop_when(lambda e: e.state == "ready", number))
     assert status == 0
@@ -80,7 +80,7 @@ def test_announces_itself_and_ends_with_0(number, loop, caplog, capsys):
     assert server.registry.engines["fake"].pid is None
 
 
-def test_sighup_reloads_and_the_server_continues():
+def test_sighup_reloads_without_stopping_the_server():
     reloads = threading.Semaphore(0)
 
     def during(server: HttpServer) -> None:
@@ -95,7 +95,7 @@ def test_sighup_reloads_and_the_server_continues():
     assert serve(during=during, reload=reloads.release)[0] == 0
 
 
-def test_a_terminal_hangup_drains_however_often_it_is_signalled(monkeypatch, caplog):
+def test_terminal_hangup_drains_however_often_it_is_sent(monkeypatch, caplog):
     caplog.set_level(logging.INFO, "ggserve")
     monkeypatch.setattr("server.http.hangup.has_terminal", lambda: True)
     monkeypatch.setattr("signal.getsignal", lambda _: signal.SIG_DFL)  # also under nohup
@@ -111,7 +111,7 @@ def test_a_terminal_hangup_drains_however_often_it_is_signalled(monkeypatch, cap
     assert "stopping" in caplog.text
 
 
-def test_a_signal_while_loading_ends_with_0(caplog):
+def test_signal_while_loading_exits_with_0(caplog):
     pids = []
 
     def loading(engine) -> bool:
@@ -124,14 +124,14 @@ def test_a_signal_while_loading_ends_with_0(caplog):
     assert "Traceback" not in caplog.text
 
 
-def test_a_model_that_cannot_load_ends_it_with_1(caplog):
+def test_model_that_cannot_load_exits_with_1(caplog):
     status, server = serve("--fail-from", "0")
     assert status == 1
     assert caplog.text.count("the file ends inside tensor 'x'") == 1
     assert server.registry.engines["fake"].restarts == 0
 
 
-def test_options_that_the_engine_refuses_end_it_with_2(monkeypatch, caplog):
+def test_options_the_engine_refuses_exit_with_2(monkeypatch, caplog):
     async def refuse(self, progress=None):
         self._failure = LoadFailed("ConfigError", "kv_cells must hold one session")
         self._started.set()
@@ -142,13 +142,13 @@ def test_options_that_the_engine_refuses_end_it_with_2(monkeypatch, caplog):
     assert "kv_cells must hold one session" in caplog.text
 
 
-def test_logs_for_programs_hold_no_example(capsys):
+def test_json_log_has_no_example_command(capsys):
     status, _ = serve(during=stop_when(lambda e: e.state == "ready"), log_format="json")
     assert status == 0
     assert "curl" not in capsys.readouterr().err
 
 
-def test_the_example_tells_about_keys():
+def test_example_command_mentions_keys():
     settings = Settings(model=["x.gguf"], api_key=["hidden"])
     server = make_server(settings, {"x": make_client()}, listen("127.0.0.1", 0))
     assert "\n    -H 'authorization: Bearer YOUR-KEY' \\\n    -H" in server.example()
@@ -157,7 +157,7 @@ def test_the_example_tells_about_keys():
         sock.close()
 
 
-def test_listening_on_every_address_of_a_name():
+def test_server_listens_on_every_address_of_a_name():
     sockets = listen("127.0.0.1", 0)
     assert sockets[0].getsockname()[1] > 0
     for sock in sockets:

@@ -27,7 +27,7 @@ async def until(condition, what: str) -> None:
     raise AssertionError(f"never: {what}")
 
 
-async def test_comments_while_queued_and_during_prefill():
+async def test_comments_are_sent_while_queued_and_during_prefill():
     engine = FakeEngine(prefill_s=0.5)
     engine.gate.clear()
     app = make_app(engine, keep_alive_s=0.02)
@@ -40,7 +40,7 @@ async def test_comments_while_queued_and_during_prefill():
         assert text_of(events(await live.finish())) == TEXT
 
 
-async def test_no_comments_while_there_are_events():
+async def test_comments_are_not_sent_while_there_are_events():
     async with client(make_app(FakeEngine(delay_s=0.01), keep_alive_s=60.0)) as http:
         response = await http.post(COMPLETIONS, json=STREAM)
     assert ": keep-alive" not in response.text
@@ -72,7 +72,7 @@ async def test_a_lost_engine_ends_the_stream_with_an_error():
             assert text_of(chunks[:-1]) + text_of(chunks[:-1], 1)
 
 
-async def test_a_step_of_several_tokens_is_a_chunk_for_each():
+async def test_step_of_several_tokens_is_one_chunk_per_token():
     """As if each had been computed alone: with drafts a step brings several."""
     answers = []
     for step in (1, 4):
@@ -111,7 +111,7 @@ async def test_a_client_that_disconnects_frees_its_sessions(stream, when, extra)
             assert 'route="/v1/completions",status="499"} 1.0' in metrics
 
 
-async def test_a_client_that_left_is_logged_with_what_it_cost(caplog):
+async def test_disconnected_client_is_logged_with_its_cost(caplog):
     caplog.set_level("INFO", logger="ggserve.access")
     engine = FakeEngine(delay_s=0.01, eos=False)
     engine.reply = [11] * 10_000
@@ -129,7 +129,7 @@ async def test_a_client_that_left_is_logged_with_what_it_cost(caplog):
     assert line.fields["error"] == "client_left"
 
 
-async def test_leaving_does_not_touch_others():
+async def test_disconnected_clients_do_not_affect_others():
     engine = FakeEngine(delay_s=0.1)
     with serving(make_app(engine)) as base:
         async with httpx.AsyncClient(base_url=base) as http:
@@ -164,12 +164,12 @@ async def test_a_slow_reader_pauses_its_session():
         await until(lambda: not engine.requests(), "no session left")
 
 
-async def test_early_errors_of_a_stream_have_their_status():
+async def test_error_before_the_stream_begins_has_its_status():
     async with client(FakeEngine(n_ctx=16)) as http:
         error_of(await http.post(COMPLETIONS, json={"prompt": [9] * 20, "stream": True}), 400)
 
 
-async def test_chunk_splits_do_not_matter():
+async def test_stream_cut_anywhere_is_read_the_same():
     """The stream, cut at every place, is the same to a client that reads by lines."""
     async with client(FakeEngine("é🍕\r\n\tdata: [DONE]\u2028")) as http:
         raw = (await http.post(COMPLETIONS, json=STREAM)).content
@@ -200,14 +200,14 @@ def context(**settings) -> RequestContext:
     return RequestContext(make_app(FakeEngine(), **settings).state.ggserve, AccessRecord("id"))
 
 
-async def test_work_is_done_while_the_client_stays():
+async def test_work_completes_while_the_client_is_connected():
     async def work() -> int:
         return 5
 
     assert await while_connected(LeavingClient().receive, work()) == 5
 
 
-async def test_work_is_cancelled_when_the_client_leaves():
+async def test_work_is_cancelled_when_the_client_disconnects():
     client, cancelled = LeavingClient(), []
 
     async def work() -> None:
@@ -227,7 +227,7 @@ async def test_work_is_cancelled_when_the_client_leaves():
     ("timeout_ms", "limit_s", "param"),
     [(1, None, "timeout_ms"), (1, 60, "timeout_ms"), (60_000, 0.001, None)],
 )
-async def test_the_smaller_limit_ends_it_and_is_named(timeout_ms, limit_s, param):
+async def test_smaller_time_limit_applies_and_is_named(timeout_ms, limit_s, param):
     request_context = context(request_timeout_s=limit_s)
     with pytest.raises(ApiError) as raised:
         await within_limits(LeavingClient().receive, request_context, timeout_ms, asyncio.sleep(60))
@@ -235,7 +235,7 @@ async def test_the_smaller_limit_ends_it_and_is_named(timeout_ms, limit_s, param
     assert (param or "--request-timeout-s") in raised.value.message
 
 
-async def test_the_time_that_its_model_took_to_load_is_part_of_a_requests_time():
+async def test_time_limit_of_a_request_includes_its_models_load():
     request_context = context(request_timeout_s=None)
     request_context.record.load_ms = 60_000.0
     with pytest.raises(ApiError) as raised:

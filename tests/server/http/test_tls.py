@@ -118,7 +118,7 @@ def test_clients_that_never_begin_or_never_end_a_handshake_are_closed_in_time(fi
 
 
 @LOOPS
-def test_a_head_that_never_ends_is_cut_by_time_and_size(files, loop):
+def test_endless_head_is_cut_by_time_and_size(files, loop):
     async def main():
         async with serving(Certificate(*files), header_timeout_s=0.5, max_header_bytes=2000) as (
             port,
@@ -134,7 +134,7 @@ def test_a_head_that_never_ends_is_cut_by_time_and_size(files, loop):
 
 
 @LOOPS
-def test_connections_that_wait_make_room_with_and_without_a_handshake(files, loop):
+def test_idle_connections_make_room_with_and_without_a_handshake(files, loop):
     async def main():
         async with serving(Certificate(*files), max_connections=4) as (port, server, _):
             n_open = lambda: len(server.server_state.connections)  # noqa: E731
@@ -164,7 +164,7 @@ def test_connections_that_wait_make_room_with_and_without_a_handshake(files, loo
 
 
 @LOOPS
-def test_one_connection_too_many_is_closed(files, loop):
+def test_connection_over_the_limit_is_closed(files, loop):
     async def main():
         async with serving(Certificate(*files), max_connections=1) as (port, server, app):
             _, writer = await connect(port, files)
@@ -179,7 +179,7 @@ def test_one_connection_too_many_is_closed(files, loop):
 
 
 @LOOPS
-def test_a_client_that_does_not_read_is_dropped(files, loop, caplog):
+def test_client_that_does_not_read_is_disconnected(files, loop, caplog):
     caplog.set_level(logging.INFO, "ggserve")
 
     async def main():
@@ -221,7 +221,7 @@ def reset(sock: ssl.SSLSocket) -> None:
 
 @LOOPS
 @pytest.mark.parametrize("end", [close_notify, truncate, half_close, reset])
-def test_however_a_connection_ends_its_client_has_left(files, end, loop, caplog):
+def test_every_kind_of_connection_end_counts_as_disconnect(files, end, loop, caplog):
     async def main():
         async with serving(Certificate(*files)) as (port, server, app):
             sock = await asyncio.to_thread(tls_socket, port, files)
@@ -235,7 +235,7 @@ def test_however_a_connection_ends_its_client_has_left(files, end, loop, caplog)
 
 
 @LOOPS
-def test_a_large_answer_arrives_whole_at_a_client_that_is_told_of_the_end(files, loop):
+def test_large_answer_arrives_whole_before_the_close(files, loop):
     async def main():
         async with serving(Certificate(*files)) as (port, _, _):
             answer = await ask(port, files, GOOD.replace(b"GET /", b"GET /large"))
@@ -244,7 +244,7 @@ def test_a_large_answer_arrives_whole_at_a_client_that_is_told_of_the_end(files,
     run(main, loop)
 
 
-def test_a_new_certificate_counts_for_new_connections(tmp_path):
+def test_reloaded_certificate_is_used_for_new_connections(tmp_path):
     async def main():
         old = make_certificate(tmp_path, "old")
         new = make_certificate(tmp_path, "new")

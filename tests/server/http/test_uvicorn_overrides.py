@@ -53,7 +53,7 @@ def test_an_overridden_method_exists_with_the_expected_signature(ours, theirs, n
     assert inspect.iscoroutinefunction(vars(ours)[name]) == inspect.iscoroutinefunction(vars(theirs)[name])
 
 
-def test_the_list_of_overridden_methods_is_complete():
+def test_list_of_overridden_methods_is_complete():
     for ours, theirs in {pair[:2] for pair in OVERRIDDEN}:
         both = {
             name for name, value in vars(ours).items() if inspect.isfunction(value) and hasattr(theirs, name)

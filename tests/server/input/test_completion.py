@@ -34,7 +34,7 @@ async def test_a_prompt_must_leave_room_for_one_token():
     assert fits.status_code == 200
 
 
-async def test_a_text_that_cannot_fit_is_not_tokenised():
+async def test_text_that_cannot_fit_is_not_tokenized():
     engine = FakeEngine(n_ctx=16)
 
     class Untouchable:
@@ -57,7 +57,7 @@ async def test_a_text_that_cannot_fit_is_not_tokenised():
     ],
 )
 @pytest.mark.parametrize("prompt", [[9] * 20, "word " * 100_000], ids=["tokens", "text"])
-async def test_advice_for_a_prompt_that_is_too_long_can_be_followed(prompt, n_ctx_train, advice):
+async def test_advice_for_an_overlong_prompt_works(prompt, n_ctx_train, advice):
     engine = FakeEngine(n_ctx=16)
     engine.info["n_ctx_train"] = n_ctx_train
     async with client(engine) as http:

@@ -84,13 +84,13 @@ async def test_too_much_processor_time_is_refused() -> None:
         assert "of processor time" in late.error
 
 
-async def test_process_does_not_start_nothing_passes() -> None:
+async def test_process_does_not_start_every_constraint_is_refused() -> None:
     async with checking(sys.executable, "-c", "pass") as checker:
         with pytest.raises(RuntimeError):
             await checker.check(GOOD)
 
 
-async def test_more_constraints_than_are_compiled_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_constraints_beyond_the_concurrent_limit_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constraints, "MAX_WAITING", 2)
     async with checking() as checker:
         results = await asyncio.gather(*(checker.check(Constraint("regex", f"a{i}")) for i in range(9)))
@@ -130,7 +130,7 @@ async def test_same_constraint_at_once_is_compiled_once(tmp_path: Path) -> None:
     assert runs.read_text() == "x"
 
 
-async def test_full_queue_takes_more_of_the_same_constraint(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_full_queue_accepts_a_constraint_already_queued(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constraints, "MAX_WAITING", 1)
     monkeypatch.setattr(constraints, "MAX_QUEUED", 0)
     async with checking() as checker:

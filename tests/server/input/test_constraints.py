@@ -69,7 +69,7 @@ ASKED: list[tuple[dict[str, Any], Constraint | None]] = [
 
 
 @pytest.mark.parametrize("route", [COMPLETIONS, CHAT])
-async def test_what_is_requested_reaches_the_engine(route: str) -> None:
+async def test_requested_constraint_reaches_the_engine(route: str) -> None:
     engine = FakeEngine()
     about = {"prompt": "Once"} if route == COMPLETIONS else {"messages": user("A cat")}
     async with client(engine) as http:
@@ -139,7 +139,7 @@ async def test_invalid_values_are_refused_by_name() -> None:
     assert engine.seen == []
 
 
-async def test_what_is_not_enforced_is_named() -> None:
+async def test_unenforced_keywords_are_named() -> None:
     engine = FakeEngine()
     value = {"type": "array", "items": {"type": "string", "format": "iban"}, "uniqueItems": True}
     async with client(engine) as http:

@@ -39,7 +39,7 @@ def vocabulary(**marks: int | None) -> Any:
     return changed
 
 
-def test_a_vocabulary_without_marks_is_refused_by_model_or_by_field() -> None:
+def test_vocabulary_without_infill_tokens_is_refused_by_model_or_field() -> None:
     engine: Any = FakeEngine()
     engine.tokenizer = vocabulary(pre=1, suf=None, mid=None)
     assert missing(engine.tokenizer) == ["suffix", "middle"]
@@ -53,7 +53,7 @@ def test_a_vocabulary_without_marks_is_refused_by_model_or_by_field() -> None:
     require(engine)
 
 
-def test_extra_files_are_marked_as_far_as_the_vocabulary_can() -> None:
+def test_extra_files_are_marked_with_the_tokens_the_vocabulary_has() -> None:
     files = [ExtraFile("a cat", "cat.py"), ExtraFile("a dog")]
     plain = gap(vocabulary(rep=None, sep=None), "x", "y", files)
     between = ids("\n\n--- snippet ---\n\n")

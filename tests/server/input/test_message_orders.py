@@ -56,7 +56,7 @@ async def test_system_message_in_the_middle_of_turns_becomes_a_user_message() ->
     assert f"messages: a message of the role system {CHANGED.format('system')}" in actual["warnings"]
 
 
-async def test_a_message_that_the_template_refuses_is_named(tmp_path: Any) -> None:
+async def test_message_the_template_refuses_is_named(tmp_path: Any) -> None:
     path = tmp_path / "strict.jinja"
     path.write_text(
         "{% for m in messages %}{% if m.content == 'bad' %}{{ raise_exception('no') }}{% endif %}"

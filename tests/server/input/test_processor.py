@@ -39,7 +39,7 @@ async def test_several_prompts_and_choices_are_numbered_and_summed():
     assert len({request.id for request in engine.seen}) == 8
 
 
-async def test_stop_token_ids_are_not_part_of_the_text():
+async def test_stop_tokens_are_not_part_of_the_text():
     little = ids(" little")[0]
     async with client() as http:
         body = (
@@ -86,7 +86,7 @@ async def test_fields_of_a_context_shift_without_one_get_a_warning():
     assert (engine.seen[0].n_keep, engine.seen[0].n_discard) == (0, 0)
 
 
-async def test_n_discard_is_what_a_context_shift_drops():
+async def test_n_discard_sets_how_many_tokens_a_context_shift_drops():
     engine = FakeEngine()
     async with client(make_app(engine, context_shift=True)) as http:
         answer = (await http.post("/completion", json={"prompt": "Once", "n_discard": 5})).json()
@@ -94,7 +94,7 @@ async def test_n_discard_is_what_a_context_shift_drops():
     assert answer["generation_settings"]["n_discard"] == engine.seen[0].n_discard == 5
 
 
-async def test_limits_beyond_the_context_are_in_force_where_it_shifts():
+async def test_token_limit_beyond_the_context_is_kept_if_the_context_shifts():
     engine = FakeEngine()
     async with client(make_app(engine, context_shift=True)) as http:
         body = {"prompt": "Once", "max_tokens": engine.n_ctx * 2, "min_tokens": engine.n_ctx + 1}
@@ -119,7 +119,7 @@ async def test_limits_beyond_the_context_are_in_force_where_it_shifts():
         ({}, {"speculative.p_min": 0.5}, 0, "speculative.p_min has no effect"),
     ],
 )
-async def test_drafts_are_as_many_as_request_and_options_allow(options, fields, n, warning):
+async def test_number_of_drafts_is_limited_by_request_and_options(options, fields, n, warning):
     engine = FakeEngine()
     async with client(make_app(engine, **options)) as http:
         body = (await http.post(COMPLETIONS, json={"prompt": "Once", **fields})).json()
@@ -129,7 +129,7 @@ async def test_drafts_are_as_many_as_request_and_options_allow(options, fields, 
     assert warning is None or warnings[0].startswith(warning)
 
 
-async def test_models_that_cannot_draft_say_so_only_where_a_request_wants_it():
+async def test_model_that_cannot_draft_warns_only_if_a_request_asks_for_it():
     engine = FakeEngine()
     engine.info = {**(engine.info or {}), "drafts": False}
     async with client(make_app(engine, spec_type="ngram-simple")) as http:
@@ -154,7 +154,7 @@ async def test_models_that_cannot_draft_say_so_only_where_a_request_wants_it():
         ({"spec_type": "ngram-simple"}, {"speculative.type": "draft-simple"}, (16, "draft-simple")),
     ],
 )
-async def test_a_draft_model_drafts_unless_request_or_options_say_otherwise(options, fields, expected):
+async def test_draft_model_drafts_unless_request_or_options_choose_another(options, fields, expected):
     engine = FakeEngine()
     async with client(make_app(engine, draft_model="draft.gguf", **options)) as http:
         body = (await http.post(COMPLETIONS, json={"prompt": "Once", **fields})).json()
@@ -162,7 +162,7 @@ async def test_a_draft_model_drafts_unless_request_or_options_say_otherwise(opti
     assert "warnings" not in body
 
 
-async def test_a_request_for_a_draft_model_that_is_not_there_runs_without_drafts():
+async def test_request_for_a_missing_draft_model_runs_without_drafts():
     engine = FakeEngine()
     async with client(make_app(engine)) as http:
         fields = {"prompt": "Once", "speculative.type": "draft-simple"}
@@ -171,7 +171,7 @@ async def test_a_request_for_a_draft_model_that_is_not_there_runs_without_drafts
     assert body["warnings"] == ["speculative.type has no effect: no draft model is loaded (--draft-model)"]
 
 
-async def test_speculation_of_other_kinds_is_refused():
+async def test_unknown_speculation_types_are_refused():
     async with client() as http:
         answer = await http.post(COMPLETIONS, json={"prompt": "Once", "speculative.type": "draft-mtp"})
     error = error_of(answer, 400)

@@ -12,7 +12,7 @@ from support.fakes.engine import FakeEngine, ids, tokenizer
 pytestmark = pytest.mark.asyncio
 
 
-async def test_echo_with_logprobs_begins_with_those_of_the_prompt():
+async def test_echo_with_logprobs_begins_with_the_prompts_logprobs():
     engine = FakeEngine()
     prompt = tokenizer().encode("A cat")
     body = {"prompt": ["A cat", ids("x")[:1]], "echo": True, "logprobs": 2, "max_tokens": 2, "n": 2}
@@ -38,7 +38,7 @@ async def test_echo_with_logprobs_begins_with_those_of_the_prompt():
     assert whole["choices"][2]["logprobs"]["token_logprobs"][0] is None
 
 
-async def test_a_prompt_that_cannot_be_scored_is_refused_before_the_stream_begins():
+async def test_unscorable_prompt_is_refused_before_the_stream_begins():
     engine = FakeEngine()
     engine.work_error = TaskFailed("ConfigError", "is no text")
     body = {"prompt": "Once", "echo": True, "logprobs": 1, "stream": True}
@@ -68,7 +68,7 @@ async def test_prompt_logprobs_of_completions_are_in_each_choice_by_token_id():
     assert all("prompt_logprobs" not in choice for choice in absent)
 
 
-async def test_prompt_logprobs_alongside_echo_leave_the_echoed_log_probabilities_as_they_are():
+async def test_prompt_logprobs_alongside_echo_do_not_change_the_echoed_ones():
     engine = FakeEngine()
     body = {"prompt": "A cat", "echo": True, "logprobs": 1, "max_tokens": 1}
     async with client(engine) as http:
@@ -102,7 +102,7 @@ async def test_prompt_logprobs_out_of_bounds_are_refused(path, value):
 
 
 @pytest.mark.parametrize("path", [COMPLETIONS, CHAT])
-async def test_prompt_logprobs_with_a_stream_are_refused_but_for_0(path):
+async def test_prompt_logprobs_other_than_0_with_a_stream_are_refused(path):
     body = {"prompt": "A", "messages": [{"role": "user", "content": "A"}], "stream": True}
     engine = FakeEngine()
     async with client(engine) as http:

@@ -13,7 +13,7 @@ from support.fakes.engine import FakeEngine, make_app
 pytestmark = pytest.mark.asyncio
 
 
-async def test_too_long_and_too_many():
+async def test_inputs_too_long_or_too_many_are_refused():
     engine = FakeEngine(n_ctx=32)
     async with client(make_app(engine, max_inputs=3)) as http:
         assert (await http.post(V1, json={"input": [[5] * 32] * 3})).status_code == 200
@@ -35,7 +35,7 @@ async def test_too_long_and_too_many():
     ("fields", "n"),
     [({"truncate": True}, 32), ({"truncate_prompt_tokens": -1}, 32), ({"truncate_prompt_tokens": 10}, 10)],
 )
-async def test_longer_inputs_are_cut_where_that_is_requested(fields, n):
+async def test_overlong_inputs_are_truncated_on_request(fields, n):
     engine = FakeEngine(n_ctx=32)
     long = "a cat sat on a mat. " * 20
     async with client(engine) as http:
@@ -52,7 +52,7 @@ async def test_longer_inputs_are_cut_where_that_is_requested(fields, n):
         assert "warnings" not in (await http.post(V1, json={"input": "x", **fields})).json()
 
 
-async def test_a_text_that_is_cut_is_tokenized_no_further_than_needed():
+async def test_truncated_text_is_tokenized_no_further_than_needed():
     engine = FakeEngine(n_ctx=32)
     async with client(engine) as http:
         body = {"input": "a cat sat on a mat. " * 100_000, "truncate": True}
@@ -61,7 +61,7 @@ async def test_a_text_that_is_cut_is_tokenized_no_further_than_needed():
     assert re.fullmatch(r"input: only the first 32 of more than \d+ tokens are used", *answer["warnings"])
 
 
-async def test_advice_for_inputs_that_are_too_long_can_be_followed():
+async def test_advice_for_overlong_inputs_works():
     engine = FakeEngine(n_ctx=32)
     engine.info["n_ctx_train"] = 32  # all positions that the model has
     body = {"input": [5] * 33}

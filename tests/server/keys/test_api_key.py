@@ -7,7 +7,7 @@ import hashlib
 from server.keys.api_key import digest_of, plain_key
 
 
-def test_a_key_is_held_as_its_hash_and_its_name_does_not_give_it_away():
+def test_key_is_kept_as_its_hash_and_its_name_does_not_reveal_it():
     key = plain_key("sesame")
     assert key.digest == hashlib.sha256(b"sesame").digest() == digest_of(b"sesame")
     assert "sesame" not in repr(key)

@@ -44,7 +44,7 @@ def endless():
     return engine
 
 
-async def test_running_requests_are_listed_to_their_client_and_to_admins(tmp_path):
+async def test_running_requests_are_listed_only_for_their_client_and_admins(tmp_path):
     async with three_clients(tmp_path, endless()) as http:
         listed = {}
         for name in CLIENTS:
@@ -53,7 +53,7 @@ async def test_running_requests_are_listed_to_their_client_and_to_admins(tmp_pat
         assert listed == {"alice": [("hers", "alice")], "bob": [], "ops": [("hers", "alice")]}
 
 
-async def test_only_their_client_and_admins_cancel_requests(tmp_path):
+async def test_only_their_client_and_admins_can_cancel_requests(tmp_path):
     engine = endless()
     async with three_clients(tmp_path, engine) as http:
         refused = await http.delete("/v1/requests/hers", headers=key("bob"))
@@ -66,7 +66,7 @@ async def test_only_their_client_and_admins_cancel_requests(tmp_path):
         assert (await http.delete("/v1/requests/hers", headers=key("alice"))).status_code == 200
 
 
-async def test_slots_show_other_clients_only_that_one_is_in_use(tmp_path):
+async def test_slots_of_other_clients_show_only_that_they_are_busy(tmp_path):
     async with three_clients(tmp_path, endless()) as http:
         shown = {name: (await http.get("/slots", headers=key(name))).json() for name in CLIENTS}
         assert [slot["is_processing"] for slot in shown["bob"]] == [True, False]
@@ -84,7 +84,7 @@ async def test_slots_show_other_clients_only_that_one_is_in_use(tmp_path):
         ("DELETE", "/api/delete", {"model": "x"}),
     ],
 )
-async def test_settings_of_all_clients_are_for_admins(tmp_path, method, path, body):
+async def test_settings_that_affect_every_client_need_an_admin(tmp_path, method, path, body):
     async with three_clients(tmp_path, endless()) as http:
         refused = await http.request(method, path, json=body, headers=key("alice"))
         assert refused.status_code == 403
@@ -104,7 +104,7 @@ async def test_the_log_names_the_client(tmp_path, caplog):
     assert "bob-key" not in caplog.text
 
 
-async def test_isolation_and_salts_reach_the_engine(tmp_path):
+async def test_cache_isolation_and_salts_reach_the_engine(tmp_path):
     engine = FakeEngine()
     app = make_app(engine, api_key=["alice-key", "bob-key"], cache_isolation="key")
     async with client(app) as http:
@@ -117,7 +117,7 @@ async def test_isolation_and_salts_reach_the_engine(tmp_path):
     assert [work.salt for work in engine.works] == salts
 
 
-async def test_the_engine_is_told_whose_requests_these_are_and_of_their_priority(tmp_path, caplog):
+async def test_client_and_priority_of_a_request_reach_the_engine(tmp_path, caplog):
     caplog.set_level("INFO", "ggserve.access")
     file = tmp_path / "keys"
     file.write_text(
@@ -153,7 +153,7 @@ async def test_the_engine_is_told_whose_requests_these_are_and_of_their_priority
 
 
 @pytest.mark.parametrize("priority", [-1001, 1001, 0.5, "high"])
-async def test_a_priority_that_is_none_is_refused(priority):
+async def test_invalid_priority_is_refused(priority):
     engine = FakeEngine()
     async with client(make_app(engine)) as http:
         error = error_of(await http.post(COMPLETIONS, json={"prompt": "Once", "priority": priority}), 400)

@@ -16,7 +16,7 @@ from support.quick import examples
 HASH = digest_of("sesame").hex()
 
 
-def test_a_line_with_only_a_key_is_a_user_without_limits():
+def test_line_with_only_a_key_makes_a_user_without_limits():
     line = read_line("  sesame ")
     assert line.secret == "sesame"
     assert line.key.digest.hex() == HASH
@@ -30,7 +30,7 @@ def test_a_hash_stands_for_its_key_and_attributes_follow():
     assert line.key.profile == Profile("alice", Role.ADMIN, RateLimits(60, 50000, 4))
 
 
-def test_a_line_says_how_its_client_shares_the_engine():
+def test_line_sets_priority_and_share_of_its_client():
     assert read_line("sesame name=batch weight=3 priority=10").key.profile == Profile(
         "batch", weight=3, priority=10
     )
@@ -55,7 +55,7 @@ def test_a_line_says_how_its_client_shares_the_engine():
         ("secret-1 name=a/b", "letters, digits"),
     ],
 )
-def test_a_line_that_is_wrong_is_refused_with_its_number_and_without_the_key(tmp_path, line, reason):
+def test_invalid_line_is_refused_by_number_without_showing_the_key(tmp_path, line, reason):
     file = tmp_path / "keys"
     file.write_text(f"# ours\n\ngood\n{line}\n")
     with pytest.raises(ConfigError, match=reason) as caught:
@@ -74,7 +74,7 @@ def test_a_line_that_is_wrong_is_refused_with_its_number_and_without_the_key(tmp
         (None, "No such file"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_refused(tmp_path, text, reason):
+def test_unusable_file_is_refused(tmp_path, text, reason):
     file = tmp_path / "keys"
     if text is not None:
         file.write_bytes(text if isinstance(text, bytes) else text.encode())
@@ -82,7 +82,7 @@ def test_a_file_that_cannot_be_used_is_refused(tmp_path, text, reason):
         read_key_file(file)
 
 
-def test_the_same_key_twice_and_two_keys_of_one_client_are_fine(tmp_path):
+def test_duplicate_keys_and_two_keys_of_one_client_are_accepted(tmp_path):
     file = tmp_path / "keys"
     file.write_text("a\na\nold name=x rpm=1\nnew name=x rpm=1\n")
     assert [line.key.profile.name[:4] for line in read_key_file(file)] == ["key-", "key-", "x", "x"]
@@ -90,7 +90,7 @@ def test_the_same_key_twice_and_two_keys_of_one_client_are_fine(tmp_path):
 
 @examples(200)
 @given(st.text())
-def test_any_line_is_a_key_or_refused(line):
+def test_any_line_is_accepted_or_refused(line):
     if line.split():
         with contextlib.suppress(ValueError):
             assert len(read_line(line).key.digest) == 32

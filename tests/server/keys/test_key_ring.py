@@ -23,7 +23,7 @@ def ring(path, text, *keys) -> KeyRing:
     return KeyRing([SecretStr(key) for key in keys], path)
 
 
-def test_without_keys_there_is_one_client_that_may_do_everything():
+def test_ring_without_keys_has_one_client_with_every_right():
     keys = KeyRing()
     assert not keys.required
     assert keys.anonymous.name is None
@@ -57,7 +57,7 @@ def test_a_client_sees_its_own_requests_and_an_admin_those_of_all(tmp_path):
     assert [admin.may_see(owner) for owner in ("a", "b", None)] == [True, True, True]
 
 
-def test_a_reload_removes_and_adds_keys_and_keeps_clients(tmp_path):
+def test_reload_adds_and_removes_keys_and_keeps_clients(tmp_path):
     file = tmp_path / "keys"
     keys = ring(file, "a name=a\nb name=b\n")
     b = keys.find(digest_of("b"))
@@ -71,7 +71,7 @@ def test_a_reload_removes_and_adds_keys_and_keeps_clients(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "a name=x\na name=y\n", None])
-def test_a_file_that_cannot_be_used_leaves_the_keys_as_they_were(tmp_path, text, caplog):
+def test_unusable_file_leaves_the_keys_unchanged(tmp_path, text, caplog):
     file = tmp_path / "keys"
     keys = ring(file, "a\n")
     if text is None:
@@ -94,7 +94,7 @@ def test_a_file_that_cannot_be_used_leaves_the_keys_as_they_were(tmp_path, text,
         (0o644, f"sha256:{digest_of('a').hex()}", False),
     ],
 )
-def test_a_file_with_plain_keys_that_others_can_read_gets_a_warning(tmp_path, caplog, mode, text, warns):
+def test_plain_keys_readable_by_others_get_a_warning(tmp_path, caplog, mode, text, warns):
     file = tmp_path / "keys"
     file.write_text(text)
     file.chmod(mode)
@@ -103,7 +103,7 @@ def test_a_file_with_plain_keys_that_others_can_read_gets_a_warning(tmp_path, ca
 
 
 @pytest.mark.asyncio
-async def test_the_file_is_read_again_when_it_changes(tmp_path, monkeypatch, caplog):
+async def test_changed_file_is_read_again(tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(key_ring, "POLL_S", 0.001)
     file = tmp_path / "keys"
@@ -124,7 +124,7 @@ async def test_the_file_is_read_again_when_it_changes(tmp_path, monkeypatch, cap
     assert caplog.text.count("stay in use") == 1
 
 
-def test_a_file_that_goes_while_it_is_read_does_not_end_the_watch(tmp_path, monkeypatch):
+def test_file_removed_while_being_read_does_not_end_the_watch(tmp_path, monkeypatch):
     file = tmp_path / "keys"
     file.write_text("one\n")
     ring = KeyRing(file=file)

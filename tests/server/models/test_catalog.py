@@ -42,7 +42,7 @@ def test_all_stores_are_listed(home: Path) -> None:
 
 
 @pytest.mark.usefixtures("hub")
-def test_a_model_is_found_by_what_tells_it_from_others() -> None:
+def test_model_is_found_by_any_distinguishing_name() -> None:
     catalog.pull("hf:me/Plain-GGUF")
     model = catalog.find("hf:me/Plain-GGUF:Q4_K_M")
     assert model

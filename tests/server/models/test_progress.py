@@ -27,7 +27,7 @@ async def test_reports_come_in_order_from_another_thread():
     assert [progress async for progress in in_background(work)] == [step(0), step(1), step(2)]
 
 
-async def test_error_comes_after_the_reports_before_it():
+async def test_error_comes_after_earlier_reports():
     def work(report: Report) -> None:
         report(step(1))
         raise ValueError("broken")
@@ -38,7 +38,7 @@ async def test_error_comes_after_the_reports_before_it():
         await anext(progress)
 
 
-async def test_closing_ends_the_work_at_its_next_report_without_waiting_for_it():
+async def test_closing_ends_the_work_at_its_next_report_without_waiting():
     goes_on = threading.Event()
     ends: list[type[Exception] | None] = []
 
@@ -59,7 +59,7 @@ async def test_closing_ends_the_work_at_its_next_report_without_waiting_for_it()
     await until(lambda: ends == [Ended])
 
 
-async def test_loop_runs_while_the_work_takes_its_time():
+async def test_event_loop_runs_during_the_work():
     goes_on = threading.Event()
 
     def work(report: Report) -> None:

@@ -19,7 +19,7 @@ from server.models.reference import NamedModel, looks_short, parse
         ("lmstudio:me/x-GGUF/x-Q4_K_M.gguf", NamedModel("lmstudio", "me/x-GGUF/x-Q4_K_M.gguf"), "x-q4_k_m"),
     ],
 )
-def test_a_reference_is_read(text: str, expected: NamedModel, served: str | None) -> None:
+def test_valid_reference_is_parsed(text: str, expected: NamedModel, served: str | None) -> None:
     assert parse(text) == expected
     assert str(expected) == text
     assert expected.served_name == (served or expected.name)
@@ -45,7 +45,7 @@ def test_a_path_is_not_a_reference(text: str) -> None:
         ),
     ],
 )
-def test_a_mistaken_reference_is_refused_with_its_form(text: str) -> None:
+def test_invalid_reference_is_refused_with_the_expected_form(text: str) -> None:
     with pytest.raises(ValueError, match=f"must be {text.partition(':')[0]}:"):
         parse(text)
 

@@ -15,11 +15,11 @@ from server.models.resolver import Pulling
 from support.fakes.hub import FakeHub
 
 
-def test_a_path_stays_as_it_is(tmp_path: Path) -> None:
+def test_path_stays_unchanged(tmp_path: Path) -> None:
     assert resolver.resolve(str(tmp_path / "absent.gguf")) == tmp_path / "absent.gguf"
 
 
-def test_a_file_called_like_a_short_name_is_that_file(
+def test_file_named_like_a_short_name_takes_precedence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -27,14 +27,12 @@ def test_a_file_called_like_a_short_name_is_that_file(
     assert resolver.resolve(DEFAULT) == Path(DEFAULT)
 
 
-def test_the_bundled_model_has_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bundled_model_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert resolver.resolve(BUNDLED) == bundled_model()
 
 
-def test_the_default_model_is_the_file_of_its_package(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_default_model_is_the_file_of_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GGSERVE_CACHE", str(tmp_path))
     wheel.SMOLLM2.target.mkdir(parents=True)
@@ -51,7 +49,7 @@ def test_a_model_of_the_hub_is_pulled_once(hub: FakeHub) -> None:
     assert (hub.requests, len(plans)) == ([], 1)
 
 
-def test_a_model_that_is_here_needs_no_network(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_present_model_needs_no_network(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     path = resolver.resolve("hf:me/Parts-GGUF")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert resolver.resolve("hf:me/Parts-GGUF").samefile(path)
@@ -61,14 +59,14 @@ def test_a_model_that_is_here_needs_no_network(hub: FakeHub, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("name", ["absent", "absent:1b"])
-def test_a_name_that_is_neither_is_refused_with_the_short_names(name: str) -> None:
+def test_unknown_name_is_refused_with_the_short_names(name: str) -> None:
     with pytest.raises(
         ModelNotFound, match=f"{name} is neither a file nor a short name; .*{DEFAULT}, .*qwen"
     ):
         resolver.resolve(name)
 
 
-def test_models_of_other_programs_are_served_where_they_lie(
+def test_models_of_other_programs_are_used_where_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "home", lambda: tmp_path)

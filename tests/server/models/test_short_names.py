@@ -45,7 +45,7 @@ def test_a_short_name_or_an_address_stands_for_a_repository(name: str, reference
     assert expand(name) == reference
 
 
-def test_the_users_names_come_first_and_take_effect_at_once(file: Path) -> None:
+def test_users_names_take_precedence_immediately(file: Path) -> None:
     file.write_text(
         "qwen3-8b: hf:me/Other-GGUF:Q6_K\nmine: {repository: me/Mine, licence: mit}\ntagged:1b: me/Tagged-1B"
     )
@@ -65,13 +65,13 @@ def test_the_users_names_come_first_and_take_effect_at_once(file: Path) -> None:
         ("x: [", "models.yml: "),
     ],
 )
-def test_a_file_with_a_mistake_is_named(file: Path, text: str, message: str) -> None:
+def test_invalid_file_is_named(file: Path, text: str, message: str) -> None:
     file.write_text(text)
     with pytest.raises(DownloadError, match=message):
         expand("x")
 
 
-def test_the_users_file_is_where_settings_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_users_file_is_in_the_settings_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.delenv("GGSERVE_MODELS_FILE", raising=False)
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))

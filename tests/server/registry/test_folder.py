@@ -31,12 +31,12 @@ def test_a_split_model_counts_once_by_its_first_part(tmp_path: Path) -> None:
     assert names_of(tmp_path) == {"m": "m-00001-of-00003.gguf", "sub": "sub/m-00001-of-00003.gguf"}
 
 
-def test_several_models_in_a_subfolder_have_its_name_in_front(tmp_path: Path) -> None:
+def test_several_models_in_a_subfolder_have_its_name_as_prefix(tmp_path: Path) -> None:
     make(tmp_path, "sub/x.gguf", "sub/y.gguf", "sub/mmproj-F16.gguf", "sub/.hidden.gguf")
     assert names_of(tmp_path) == {"sub/x": "sub/x.gguf", "sub/y": "sub/y.gguf"}
 
 
-def test_a_file_and_a_subfolder_of_one_name_are_two_models(tmp_path: Path) -> None:
+def test_file_and_subfolder_of_one_name_are_two_models(tmp_path: Path) -> None:
     make(tmp_path, "m.gguf", "m/x.gguf")
     assert names_of(tmp_path) == {"m": "m.gguf", "m/x": "m/x.gguf"}
 
@@ -51,11 +51,11 @@ def test_links_are_followed_and_broken_ones_are_not_models(tmp_path: Path) -> No
     assert [*models_in(tmp_path / "models")] == ["a", "c"]
 
 
-def test_names_that_no_client_could_send_are_left_out(tmp_path: Path) -> None:
+def test_names_no_client_could_send_are_left_out(tmp_path: Path) -> None:
     make(tmp_path, "a\nb.gguf", "c.gguf", "x" * 240 + ".gguf")
     assert [*models_in(tmp_path)] == ["c"]
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+def test_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         models_in(tmp_path / "absent")

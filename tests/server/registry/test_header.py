@@ -9,7 +9,7 @@ from support.builders.golden import FOLDER
 from support.fakes.engine import STORIES
 
 
-def test_a_header_has_the_sizes_of_the_model() -> None:
+def test_header_has_the_models_sizes() -> None:
     header = read_header(STORIES)
     assert (header["architecture"], header["n_ctx_train"], header["n_embd"]) == ("llama", 512, 256)
     assert header["n_params"] == 2_885_888
@@ -17,7 +17,7 @@ def test_a_header_has_the_sizes_of_the_model() -> None:
     assert (header["generates"], header["takes_tools"]) == (True, False)
 
 
-def test_a_model_for_embeddings_does_not_generate() -> None:
+def test_embedding_model_does_not_generate() -> None:
     assert read_header(FOLDER / "bert.gguf")["generates"] is False
 
 

@@ -13,7 +13,7 @@ from support.fakes.registry import Models, settle
 pytestmark = pytest.mark.asyncio
 
 
-async def test_the_least_recently_used_model_makes_room():
+async def test_least_recently_used_model_is_unloaded_for_another():
     models = Models("abc", max_models=2)
     for name in "aba":
         models.now += 1
@@ -35,7 +35,7 @@ async def test_a_model_in_use_is_not_unloaded_for_another():
     assert models.log == ["load a", "loaded a", "stop a", "load b", "loaded b"]
 
 
-async def test_whoever_stops_waiting_costs_no_model_its_place():
+async def test_cancelled_waiter_unloads_no_model():
     models = Models("ab", max_models=1)
     lease = await models.registry.wait(models["a"])
     other = asyncio.create_task(models.registry.wait(models["b"]))
@@ -50,7 +50,7 @@ async def test_whoever_stops_waiting_costs_no_model_its_place():
     assert models.log == ["load a", "loaded a"]
 
 
-async def test_a_load_that_has_begun_is_finished_without_its_request():
+async def test_begun_load_is_finished_without_its_request():
     models = Models("a")
     models.held.add("a")
     waiting = asyncio.create_task(models.registry.wait(models["a"]))
@@ -71,7 +71,7 @@ async def test_models_that_wait_for_room_are_loaded_in_the_order_of_their_reques
     assert [line for line in models.log if line.startswith("loaded")] == ["loaded a", "loaded c", "loaded b"]
 
 
-async def test_a_model_that_is_never_idle_yields_in_the_end(monkeypatch):
+async def test_model_that_is_never_idle_is_unloaded_eventually(monkeypatch):
     monkeypatch.setattr("server.registry.loader.PATIENCE_S", 0.05)
     models = Models("ab", max_models=1)
     first = await models.registry.wait(models["a"])
@@ -96,7 +96,7 @@ async def test_a_model_that_is_never_idle_yields_in_the_end(monkeypatch):
     ]
 
 
-async def test_the_budget_decides_and_only_as_many_models_go_as_must():
+async def test_memory_budget_unloads_only_as_many_models_as_needed():
     models = Models("abc", memory=250)
     await models.use("a")
     models.now += 1
@@ -107,7 +107,7 @@ async def test_the_budget_decides_and_only_as_many_models_go_as_must():
     assert [engine.memory for engine in models.made] == [250, 150, 50, 150]
 
 
-async def test_a_model_larger_than_the_budget_is_refused_after_everything_else_is_gone():
+async def test_model_larger_than_the_budget_is_refused_after_unloading_the_others():
     models = Models("ab", memory=120)
     await models.use("a")
     models.registry._loader._capacity = Capacity(0, 90)
@@ -116,7 +116,7 @@ async def test_a_model_larger_than_the_budget_is_refused_after_everything_else_i
     assert models.states() == "a unloaded, b failed"
 
 
-async def test_an_engine_is_replaced_without_a_gap():
+async def test_engine_is_replaced_without_a_gap():
     models = Models("a")
     removed = []
     models.registry.on_removed(removed.append)
@@ -140,7 +140,7 @@ async def test_an_engine_is_replaced_without_a_gap():
     assert [*models.registry.all_engines()] == [models.made[1]]
 
 
-async def test_a_replacement_that_cannot_be_loaded_leaves_the_engine():
+async def test_failed_replacement_keeps_the_engine():
     models = Models("a")
     await models.use("a")
     models.errors["a"] = LoadFailed("ModelError", "truncated")
@@ -150,7 +150,7 @@ async def test_a_replacement_that_cannot_be_loaded_leaves_the_engine():
     assert models.registry.acquire(models["a"]).residency.engine is models.made[0]
 
 
-async def test_a_replacement_without_room_is_loaded_after_the_old_one():
+async def test_replacement_without_room_is_loaded_after_unloading_the_old_engine():
     models = Models("a", memory=150)
     await models.use("a")
     await models.registry.load(models["a"], again=True)
@@ -158,7 +158,7 @@ async def test_a_replacement_without_room_is_loaded_after_the_old_one():
     assert models.log[2:] == ["load a", "stop a", "stop a", "load a", "loaded a"]
 
 
-async def test_a_file_that_is_not_a_model_evicts_no_other():
+async def test_file_that_is_not_a_model_unloads_no_other():
     models = Models("ab", max_models=1)
     await models.use("a")
     models.damaged.add("b")
@@ -170,7 +170,7 @@ async def test_a_file_that_is_not_a_model_evicts_no_other():
 pytestmark = pytest.mark.asyncio
 
 
-async def test_everyone_who_waits_is_woken_once():
+async def test_every_waiter_is_woken_once():
     changes = Changes()
     waiting = [asyncio.create_task(changes.wait()) for _ in range(3)]
     await asyncio.sleep(0)
@@ -183,5 +183,5 @@ async def test_everyone_who_waits_is_woken_once():
     await later
 
 
-async def test_waiting_ends_with_its_time():
+async def test_wait_ends_at_its_timeout():
     await Changes().wait(0.0)

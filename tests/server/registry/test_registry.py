@@ -33,7 +33,7 @@ async def test_requests_for_a_model_load_it_once_and_share_its_engine():
     assert models["a"].is_idle
 
 
-async def test_too_many_waiting_requests_are_refused():
+async def test_waiting_requests_over_the_limit_are_refused():
     models = Models("a", max_waiting=2)
     models.held.add("a")
     waiting = [asyncio.create_task(models.registry.wait(models["a"])) for _ in range(2)]
@@ -44,7 +44,7 @@ async def test_too_many_waiting_requests_are_refused():
     await asyncio.gather(*waiting)
 
 
-async def test_a_request_that_comes_when_the_last_one_left_is_served():
+async def test_request_arriving_as_the_last_one_ends_is_served():
     models = Models("ab")
     models.held.add("b")
     other = asyncio.create_task(models.registry.wait(models["b"]))
@@ -60,7 +60,7 @@ async def test_a_request_that_comes_when_the_last_one_left_is_served():
     assert models["a"].load is None
 
 
-async def test_a_failed_load_is_tried_again_by_a_request_only_after_a_pause():
+async def test_failed_load_is_retried_by_a_request_only_after_a_pause():
     models = Models("ab")
     models.errors["a"] = LoadFailed("ModelError", "/secret/a.gguf: bad magic")
     with pytest.raises(LoadFailed, match="bad magic"):
@@ -75,7 +75,7 @@ async def test_a_failed_load_is_tried_again_by_a_request_only_after_a_pause():
     assert models.states() == "a ready, b ready"
 
 
-async def test_loading_on_request_alone_does_not_wait():
+async def test_explicit_load_without_autoload_loads_once():
     models = Models("a", autoload=False)
     assert not models.registry.may_load(models["a"])
     await models.registry.load(models["a"])
@@ -84,7 +84,7 @@ async def test_loading_on_request_alone_does_not_wait():
     assert models.log == ["load a", "loaded a"]
 
 
-async def test_an_idle_model_is_unloaded_after_its_time():
+async def test_idle_model_is_unloaded_after_its_keep_alive():
     models = Models("ab", idle_s=60.0)
     await models.use("a")
     lease = await models.registry.wait(models["b"])
@@ -107,7 +107,7 @@ async def test_an_idle_model_is_unloaded_after_its_time():
     assert models.states() == "a unloaded, b ready"
 
 
-async def test_another_policy_holds_for_models_that_no_request_has_given_another_time():
+async def test_reloaded_policy_keeps_the_keep_alive_set_by_a_request():
     models = Models("ab", idle_s=50.0)
     models["b"].keep_alive_s = 3.0
     models.registry.reload(replace(models.registry.policy, idle_s=None, autoload=False))
@@ -116,7 +116,7 @@ async def test_another_policy_holds_for_models_that_no_request_has_given_another
     assert not models.registry.may_load(models["a"])
 
 
-async def test_uses_that_do_not_count_do_not_keep_a_model():
+async def test_uncounted_uses_do_not_keep_a_model_loaded():
     models = Models("a", idle_s=60.0)
     await models.use("a")
     models.now += 59
@@ -129,7 +129,7 @@ async def test_uses_that_do_not_count_do_not_keep_a_model():
     assert models.states() == "a unloaded"
 
 
-async def test_unloading_waits_for_requests_and_those_that_come_meanwhile_load_again():
+async def test_unload_waits_for_requests_and_later_ones_load_again():
     models = Models("a")
     lease = await models.registry.wait(models["a"])
     copy = models.registry.again(lease)
@@ -146,7 +146,7 @@ async def test_unloading_waits_for_requests_and_those_that_come_meanwhile_load_a
     assert (await late).residency.engine is models.made[1]
 
 
-async def test_a_model_whose_unloading_is_given_up_is_not_loaded_again():
+async def test_model_whose_unload_is_given_up_is_not_loaded_again():
     models = Models("a")
     lease = await models.registry.wait(models["a"])
     unloading = asyncio.create_task(models.registry.unload(models["a"]))
@@ -159,7 +159,7 @@ async def test_a_model_whose_unloading_is_given_up_is_not_loaded_again():
     assert models.log == ["load a", "loaded a"]
 
 
-async def test_unloading_ends_a_load():
+async def test_unload_ends_a_running_load():
     models = Models("a")
     models.held.add("a")
     waiting = asyncio.create_task(models.registry.wait(models["a"]))
@@ -171,7 +171,7 @@ async def test_unloading_ends_a_load():
     assert models.log == ["load a", "stop a"]
 
 
-async def test_the_first_models_are_loaded_one_after_the_other_and_one_may_fail():
+async def test_first_models_are_loaded_in_turn_and_one_may_fail():
     models = Models("c", "ab")
     models.errors["a"] = LoadFailed("ModelError", "bad")
     await models.registry.start()
@@ -184,7 +184,7 @@ async def test_the_first_models_are_loaded_one_after_the_other_and_one_may_fail(
     await models.registry.stop()
 
 
-async def test_only_as_many_first_models_are_loaded_as_may_be():
+async def test_first_models_are_loaded_up_to_max_models():
     models = Models("", "abc", max_models=2)
     await models.registry.start()
     assert models.states() == "a ready, b ready, c unloaded"
@@ -192,20 +192,20 @@ async def test_only_as_many_first_models_are_loaded_as_may_be():
     assert [engine.state for engine in models.made] == ["stopped", "stopped"]
 
 
-async def test_first_models_without_room_do_not_drive_each_other_out():
+async def test_first_models_without_room_do_not_unload_each_other():
     models = Models("", "ab", memory=150)
     await models.registry.start()
     assert models.states() == "a ready, b failed"
     await models.registry.stop()
 
 
-async def test_requests_for_a_first_model_do_not_wait():
+async def test_request_does_not_load_a_held_first_model():
     models = Models("", "a")
     models.held.add("a")
     assert not models.registry.may_load(models["a"])
 
 
-async def test_an_engine_whose_file_was_replaced_is_loaded_anew():
+async def test_engine_with_a_replaced_file_is_loaded_again():
     models = Models("", "a")
     await models.registry.start()
     models.made[0].state, models.made[0].replaced = "failed", True
@@ -231,7 +231,7 @@ async def test_stopping_ends_loads_and_engines():
     assert [engine.state for engine in models.made] == ["stopped", "stopped"]
 
 
-async def test_the_folder_is_looked_at_again(tmp_path: Path):
+async def test_models_folder_is_scanned_again(tmp_path: Path):
     now = 100.0
     registry = ModelRegistry({}, None, Policy(folder=tmp_path), clock=lambda: now)
     assert await registry.refresh() is False
@@ -251,7 +251,7 @@ async def test_the_folder_is_looked_at_again(tmp_path: Path):
     assert [*registry.models] == ["other"]
 
 
-async def test_a_model_whose_file_is_gone_serves_until_it_is_idle():
+async def test_model_without_its_file_serves_until_it_is_idle():
     models = Models("a")
     lease = await models.registry.wait(models["a"])
     models["a"].is_absent = True

@@ -37,11 +37,11 @@ def model(state: str | None, **fields: Any) -> ServedModel:
         (model("failed", load=object()), "loading"),
     ],
 )
-def test_the_state_follows_the_engine(served: ServedModel, state: str) -> None:
+def test_state_follows_the_engine(served: ServedModel, state: str) -> None:
     assert served.state == state
 
 
-def test_progress_matches_that_of_the_engine_that_loads() -> None:
+def test_progress_is_that_of_the_loading_engine() -> None:
     successor: Any = SimpleNamespace(state="loading", progress=0.75)
     assert model(None).progress == 0
     assert model("loading").progress == 0.25
@@ -49,7 +49,7 @@ def test_progress_matches_that_of_the_engine_that_loads() -> None:
     assert model("failed").progress == 0
 
 
-def test_a_model_is_idle_while_nobody_uses_or_awaits_it() -> None:
+def test_model_is_idle_while_nobody_uses_or_awaits_it() -> None:
     served = model("ready")
     assert served.residency is not None
     assert served.is_idle
@@ -60,7 +60,7 @@ def test_a_model_is_idle_while_nobody_uses_or_awaits_it() -> None:
     assert not model(None).is_idle
 
 
-def test_only_a_model_in_memory_expires() -> None:
+def test_only_a_loaded_model_expires() -> None:
     assert model("ready", keep_alive_s=5.0, last_used=10.0).expires_at(12.0) == 15
     assert model("ready", keep_alive_s=5.0, last_used=10.0, n_waiting=1).expires_at(12.0) == 17
     assert model("ready").expires_at(12.0) is None

@@ -37,7 +37,7 @@ def tokens(batch: list[StepOutput]) -> list[int]:
     return [token.id for output in batch for token in output.tokens]
 
 
-async def test_the_first_and_the_last_output_are_not_held_up() -> None:
+async def test_first_and_last_output_are_not_delayed() -> None:
     joined = batches(stream_of(1, 2, 3, end=True), LONG_S)
     assert tokens(await anext(joined)) == [1]
     last = await anext(joined)
@@ -46,12 +46,12 @@ async def test_the_first_and_the_last_output_are_not_held_up() -> None:
         await anext(joined)
 
 
-async def test_without_an_interval_each_output_is_alone() -> None:
+async def test_outputs_without_an_interval_are_sent_one_by_one() -> None:
     joined = [tokens(batch) async for batch in batches(stream_of(1, 2, 3, end=True), 0.0)]
     assert joined == [[1], [2], [3], []]
 
 
-async def test_outputs_come_when_their_time_is_over_though_none_follow() -> None:
+async def test_outputs_are_sent_at_the_interval_even_if_none_follow() -> None:
     stream = stream_of(1)
     joined = batches(stream, 0.01)
     assert tokens(await anext(joined)) == [1]
@@ -61,7 +61,7 @@ async def test_outputs_come_when_their_time_is_over_though_none_follow() -> None
     await joined.aclose()
 
 
-async def test_nothing_is_lost_when_the_time_is_over_again_and_again() -> None:
+async def test_repeated_timeouts_lose_no_output() -> None:
     stream = stream_of()
 
     async def write() -> None:
@@ -76,7 +76,7 @@ async def test_nothing_is_lost_when_the_time_is_over_again_and_again() -> None:
     assert [token for batch in joined for token in batch] == list(range(30))
 
 
-async def test_a_failure_comes_after_what_was_there() -> None:
+async def test_failure_comes_after_earlier_outputs() -> None:
     stream = stream_of(1, 2)
     joined = batches(stream, LONG_S)
     assert tokens(await anext(joined)) == [1]

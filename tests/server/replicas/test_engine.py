@@ -98,13 +98,13 @@ def no_delays(monkeypatch) -> None:
     monkeypatch.setattr(module, "FIRST_DELAY_S", 0.0)
 
 
-async def test_the_model_is_described_by_a_replica():
+async def test_model_info_comes_from_a_replica():
     async with running(ScriptedReplicas()) as engine:
         assert (engine.state, engine.n_ctx, engine.max_batch_size) == ("ready", 100, 32)
         assert engine.tokenizer == "tokenizer"
 
 
-async def test_a_replica_that_is_lost_at_the_start_is_not_the_end(monkeypatch):
+async def test_replica_lost_at_the_start_is_asked_again(monkeypatch):
     monkeypatch.setattr(module, "TICK_S", 0.001)
     replicas = ScriptedReplicas(-1, -1)
     async with running(replicas) as engine:
@@ -135,7 +135,7 @@ async def test_a_request_is_routed_by_its_prefix_with_a_seed():
     assert sent.params.seed is not None
 
 
-async def test_the_next_turn_is_told_who_has_prompt_and_answer():
+async def test_next_turn_is_routed_with_the_cached_prefix_of_each_replica():
     replicas = ScriptedReplicas()
     async with running(replicas) as engine:
         prompt = list(range(20))
@@ -145,7 +145,7 @@ async def test_the_next_turn_is_told_who_has_prompt_and_answer():
     assert replicas.cached == [{}, {}, {"replica 1": 48}]
 
 
-async def test_what_was_computed_of_a_request_that_was_cancelled_is_remembered():
+async def test_computed_part_of_a_cancelled_request_is_remembered():
     replicas = ScriptedReplicas()
     async with running(replicas) as engine:
         prompt = list(range(20))
@@ -170,7 +170,7 @@ async def test_a_stream_continues_when_its_replicas_are_lost(lives: tuple[int, .
     assert len({sent.params.seed for sent, _ in replicas.calls}) == 1
 
 
-async def test_other_streams_are_not_touched_by_a_loss():
+async def test_lost_replica_does_not_affect_other_streams():
     replicas = ScriptedReplicas(2, None)
     async with running(replicas) as engine:
         one, two = (engine.generate(request(id, [ord(id)], 6)) for id in "ab")
@@ -179,7 +179,7 @@ async def test_other_streams_are_not_touched_by_a_loss():
     assert [sent.id for sent, _ in replicas.calls] == ["a", "b", "a"]
 
 
-async def test_a_request_without_a_token_is_given_up_after_some_losses():
+async def test_request_without_a_token_is_given_up_after_several_losses():
     replicas = ScriptedReplicas(2, *[0] * MAX_LOSSES)
     async with running(replicas) as engine:
         stream = engine.generate(request("a", [1], 6))
@@ -191,7 +191,7 @@ async def test_a_request_without_a_token_is_given_up_after_some_losses():
         assert len(replicas.calls) == MAX_LOSSES  # the first loss counts, since no token came after it
 
 
-async def test_a_request_that_had_all_its_tokens_ends():
+async def test_request_with_all_its_tokens_ends_when_its_replica_is_lost():
     class DiesLast(ScriptedReplicas):
         async def generate(self, call: bytes, *how: Any) -> AsyncIterator[bytes]:
             async for frame in super().generate(call, *how):
@@ -220,7 +220,7 @@ async def test_an_unexpected_error_ends_the_request_with_its_reason_in_the_log(c
     assert "request a" in caplog.text
 
 
-async def test_a_client_that_disconnects_ends_the_call():
+async def test_client_disconnect_ends_the_call():
     replicas = ScriptedReplicas()
     async with running(replicas) as engine:
         replicas.gate.clear()
@@ -258,7 +258,7 @@ async def test_requests_beyond_the_queue_are_refused():
             await collect(stream)
 
 
-async def test_a_deadline_passes_also_while_no_replica_is_there(monkeypatch):
+async def test_deadline_passes_while_there_is_no_replica(monkeypatch):
     monkeypatch.setattr(module, "TICK_S", 0.001)
     replicas = ScriptedReplicas()
     async with running(replicas) as engine:
@@ -274,7 +274,7 @@ async def test_counters_of_the_replicas_are_added():
         assert (engine.stats.steps, engine.stats.cells_used, engine.stats.window_rows_used) == (5 + 4, 2, 2)
 
 
-async def test_cells_of_a_replica_that_has_fallen_silent_do_not_count(monkeypatch):
+async def test_cells_of_a_silent_replica_do_not_count(monkeypatch):
     async with running(ScriptedReplicas()) as engine:
         await collect(engine.generate(request("a", [1], 3)))
         monkeypatch.setattr(module, "RECENT_S", -1.0)
@@ -291,20 +291,20 @@ async def test_a_task_is_run_again_when_its_replica_is_lost():
         assert caught.value.kind == "ConfigError"
 
 
-async def test_a_task_is_given_up_after_some_losses():
+async def test_task_is_given_up_after_several_losses():
     async with running(ScriptedReplicas(*[0] * MAX_LOSSES)) as engine:
         with pytest.raises(TaskFailed) as caught:
             await engine.run(Embed([[1]]))
         assert caught.value.kind == "EngineDied"
 
 
-async def test_slots_are_refused():
+async def test_slot_tasks_are_refused():
     async with running(ScriptedReplicas()) as engine:
         with pytest.raises(TaskFailed, match="slots belong to one engine"):
             await engine.run(EraseSlot([1]))
 
 
-async def test_stopping_ends_what_runs_after_the_time_to_finish():
+async def test_stop_cancels_requests_that_outlast_the_drain():
     replicas = ScriptedReplicas()
     async with running(replicas) as engine:
         replicas.gate.clear()

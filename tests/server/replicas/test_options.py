@@ -13,7 +13,7 @@ from server.replicas.options import REFUSED, Deployment
 from support.fakes.engine import STORIES
 
 
-def test_paths_do_not_depend_on_the_working_directory(monkeypatch, tmp_path: Path) -> None:
+def test_paths_become_absolute(monkeypatch, tmp_path: Path) -> None:
     monkeypatch.chdir(STORIES.parent)
     lora = ["a.gguf", "b=c.gguf=0.5"]
     settings = Settings(model=["stories.gguf"], api_key_file=Path("keys"), parallel=3, lora=lora)
@@ -26,7 +26,7 @@ def test_paths_do_not_depend_on_the_working_directory(monkeypatch, tmp_path: Pat
     }
 
 
-def test_a_deployment_survives_its_way_to_a_replica() -> None:
+def test_deployment_survives_serialization() -> None:
     settings = Settings(model=[str(STORIES)], api_key=[SecretStr("secret")], drain_s=3.0)
     arguments = Deployment.of(settings, replicas=2, autoscale=(1, 4)).model_dump(mode="json")
     arrived = Deployment.model_validate(arguments)
@@ -38,13 +38,13 @@ def test_a_deployment_survives_its_way_to_a_replica() -> None:
     ("options", "threads"),
     [({"cpus": 3.5}, 3), ({"cpus": 0.5}, None), ({"cpus": 4, "gpus": 1}, None), ({}, 1)],
 )
-def test_a_replica_has_as_many_threads_as_processors(options: dict, threads: int | None) -> None:
+def test_replica_has_as_many_threads_as_cpus(options: dict, threads: int | None) -> None:
     deployment = Deployment.of(Settings(model=[str(STORIES)]), **options)
     assert deployment.local_settings().threads == threads
     assert Deployment.of(Settings(model=[str(STORIES)], threads=7), **options).local_settings().threads == 7
 
 
-def test_local_settings_name_the_file_of_a_model() -> None:
+def test_local_settings_name_the_models_file() -> None:
     assert Deployment.of(Settings(model=["stories"])).local_settings().models() == {"stories": STORIES}
 
 
@@ -64,7 +64,7 @@ def test_options_without_a_meaning_are_refused(name: str) -> None:
         ({"gpus": -1}, "gpus: must be greater than or equal to 0"),
     ],
 )
-def test_impossible_numbers_are_refused(options: dict, message: str) -> None:
+def test_invalid_numbers_are_refused(options: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=f"^{message}"):
         Deployment.of(Settings(model=[str(STORIES)]), **options)
 

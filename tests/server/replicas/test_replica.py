@@ -62,7 +62,7 @@ async def test_tokens_are_sent_together_at_an_interval():
         assert [len(message.outputs) for message in outputs] == [1, 39]
 
 
-async def test_a_request_continues_after_the_tokens_that_its_client_has():
+async def test_request_continues_after_the_tokens_its_client_has():
     async with running() as replica:
         text = text_of([1, 2], 6)
         outputs = await frames(replica, request("a", [1, 2], 6, generated=text[:2]))
@@ -77,7 +77,7 @@ async def test_closing_the_stream_ends_the_request():
         assert replica.client.requests() == []
 
 
-async def test_a_request_replaces_one_with_its_id_that_was_given_up_for_lost():
+async def test_request_replaces_a_lost_one_with_the_same_id():
     async with running("--step-ms", "5") as replica:
         lost = replica.generate(messages.encode_request(request("a", [1], 4000)))
         await anext(lost)
@@ -85,7 +85,7 @@ async def test_a_request_replaces_one_with_its_id_that_was_given_up_for_lost():
         await lost.aclose()
 
 
-async def test_more_requests_than_the_queue_of_one_server_are_not_refused():
+async def test_requests_beyond_a_servers_queue_are_not_refused():
     async with running() as replica:
         streams = [replica.generate(messages.encode_request(request(str(i), [i], 2))) for i in range(9)]
         for i, stream in enumerate(streams):
@@ -100,7 +100,7 @@ async def test_a_task_has_a_result_or_a_failure():
         assert (end.result, end.failure.kind) == (None, "ConfigError")
 
 
-async def test_routers_hear_which_prompts_were_computed():
+async def test_routing_stats_have_the_computed_prompts():
     async with running() as replica:
         call = request("a", list(range(40)), 8)
         await frames(replica, call)
@@ -109,7 +109,7 @@ async def test_routers_hear_which_prompts_were_computed():
         assert others.matching(prefix_keys(call, text_of(call.prompt, 8))) == 48
 
 
-async def test_a_replica_ends_when_its_engine_has_failed_for_good():
+async def test_replica_ends_when_its_engine_fails_for_good():
     async with running() as replica:
         replica.check_health()
         assert replica.exits == []

@@ -64,7 +64,7 @@ def test_crash_raises_child_died_and_next_message_gets_a_new_process() -> None:
     assert process.request(b"os.getpid()", 60) != first
 
 
-def test_process_killed_between_messages_is_replaced_unnoticed() -> None:
+def test_process_killed_between_messages_is_replaced_silently() -> None:
     process = evaluator()
     pid = int(process.request(b"os.getpid()", 60))
     kill_and_wait(pid)

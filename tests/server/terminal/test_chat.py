@@ -88,7 +88,7 @@ def test_answers_become_part_of_the_conversation(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.count("a warning") == 1
 
 
-def test_ctrl_c_keeps_what_was_said_and_the_program_runs_on(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_keeps_the_partial_answer_and_continues(capsys: pytest.CaptureFixture[str]) -> None:
     backend, screen = ScriptedBackend([Piece("Hel"), KeyboardInterrupt()], hello()), RecordingScreen()
     chat = Chat(backend, screen)
     assert chat.run(lines("Hi", KeyboardInterrupt(), "Again")) == 0
@@ -109,7 +109,7 @@ def test_ctrl_c_keeps_what_was_said_and_the_program_runs_on(capsys: pytest.Captu
     ],
     ids=["interrupted", "failed", "reasoning only", "empty"],
 )
-def test_a_message_without_an_answer_is_taken_back(
+def test_message_without_an_answer_is_removed(
     script: list[Piece | BaseException], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     backend, screen = ScriptedBackend(script, hello()), RecordingScreen()
@@ -120,14 +120,14 @@ def test_a_message_without_an_answer_is_taken_back(
     assert message in capsys.readouterr().err
 
 
-def test_an_answer_that_breaks_off_stays(capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_answer_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
     chat = Chat(ScriptedBackend([Piece("Hel"), AnswerFailed("connection lost")]), RecordingScreen())
     with pytest.raises(AnswerFailed):
         chat.ask("Hi")
     assert [message["content"] for message in chat.conversation.turns] == ["Hi", "Hel"]
 
 
-def test_system_and_clear(capsys: pytest.CaptureFixture[str]) -> None:
+def test_system_sets_the_prompt_and_clear_starts_anew(capsys: pytest.CaptureFixture[str]) -> None:
     backend = ScriptedBackend(hello(), hello(), hello())
     chat = Chat(backend, RecordingScreen())
     chat.run(lines("/system", "/system Be brief.", "Hi", "/clear", "Hi", "/system -", "/exit", "unread"))
@@ -139,7 +139,9 @@ def test_system_and_clear(capsys: pytest.CaptureFixture[str]) -> None:
     assert "new conversation" in errors
 
 
-def test_save_and_load(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_saved_conversation_is_loaded_with_its_cache_if_usable(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     backend, path = ScriptedBackend(hello(), hello()), tmp_path / "talk"
     Chat(backend, RecordingScreen(), "Be brief.").run(lines("Hi", f"/save {path}"))
     assert f"saved 2 messages in {path}.json, KV cache in {path}.session (2.0 KiB)" in capsys.readouterr().err
@@ -168,7 +170,7 @@ def test_mistakes_are_reported_in_one_line_and_change_nothing(
     ]  # fmt: skip
 
 
-def test_text_of_others_has_no_control_characters(capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_loaded_texts_are_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
     chat = Chat(ScriptedBackend([AnswerFailed("no\x1b[2J")]), RecordingScreen())
     chat.run(lines("Hi"))
     assert "no\ufffd[2J" in capsys.readouterr().err

@@ -28,7 +28,7 @@ from server.terminal.commands import COMMANDS, Command, UnknownCommand, help_tex
         ("a /help", "a /help"),
     ],
 )
-def test_a_line_is_a_command_a_message_or_nothing(line: str, expected: Command | str | None) -> None:
+def test_line_is_a_command_a_message_or_nothing(line: str, expected: Command | str | None) -> None:
     assert parse(line) == expected
 
 
@@ -61,6 +61,6 @@ def test_a_quoted_text_is_unfinished_until_its_quotes_are_closed(text: str, unfi
     assert is_unfinished(text) is unfinished
 
 
-def test_the_help_names_every_command() -> None:
+def test_help_names_every_command() -> None:
     lines = help_text().splitlines()
     assert [line.split()[0] for line in lines[: len(COMMANDS)]] == list(COMMANDS)

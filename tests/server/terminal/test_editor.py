@@ -54,21 +54,21 @@ def test_tab_completes_commands() -> None:
     assert [completion.text for completion in completions] == ["/system", "/save"]
 
 
-def test_ctrl_c_and_ctrl_d(read) -> None:
+def test_ctrl_c_interrupts_and_ctrl_d_ends_the_input(read) -> None:
     with pytest.raises(KeyboardInterrupt):
         read("text\x03")
     with pytest.raises(EOFError):
         read("\x04")
 
 
-def test_the_history_is_kept_for_its_owner_alone(read, tmp_path: Path) -> None:
+def test_history_file_is_readable_only_by_its_owner(read, tmp_path: Path) -> None:
     read("first\r")
     assert read("\x1b[A\r") == "first"  # arrow up
     path = tmp_path / "history"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
-def test_a_history_that_cannot_be_kept_is_in_memory(tmp_path: Path) -> None:
+def test_history_that_cannot_be_written_stays_in_memory(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert isinstance(open_history(tmp_path / "file" / "history"), InMemoryHistory)
     assert isinstance(open_history(tmp_path), InMemoryHistory)

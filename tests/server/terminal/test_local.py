@@ -35,7 +35,7 @@ def text_of(pieces: Iterator[Piece]) -> str:
     return "".join(piece.content for piece in pieces)
 
 
-def test_a_turn_computes_only_what_is_new(local: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_turn_computes_only_new_tokens(local: LocalModel, monkeypatch: pytest.MonkeyPatch) -> None:
     first = text_of(local.answer(QUESTION))
     assert first.startswith("Once upon a time")
     fed: list[int] = []
@@ -56,7 +56,7 @@ def test_a_turn_computes_only_what_is_new(local: LocalModel, monkeypatch: pytest
     assert text_of(local.answer(QUESTION)) == first  # after a conversation was cut short
 
 
-def test_ctrl_c_ends_an_answer_and_the_next_one_is_right(local: LocalModel) -> None:
+def test_answer_after_an_interrupted_one_is_correct(local: LocalModel) -> None:
     whole = text_of(local.answer(QUESTION))
     pieces = local.answer(QUESTION)
     next(pieces)
@@ -84,7 +84,7 @@ def test_special_tokens_in_a_message_are_text(local: LocalModel) -> None:
     assert ids.count(vocabulary["<|end|>"]) == ids.count(vocabulary["<|assistant|>"]) == 1
 
 
-def test_a_conversation_that_does_not_fit_says_how_to_continue() -> None:
+def test_conversation_that_does_not_fit_gets_advice() -> None:
     params = InferenceParameters(temperature=0.0, ignore_eos=True)
     small = LocalModel(open_model(context_size=48), "stories", ChatOptions(params=params))
     try:
@@ -98,7 +98,7 @@ def test_a_conversation_that_does_not_fit_says_how_to_continue() -> None:
         small.close()
 
 
-def test_an_answer_continues_where_the_context_shifts() -> None:
+def test_answer_continues_over_a_context_shift() -> None:
     params = InferenceParameters(temperature=0.0, ignore_eos=True, max_tokens=70)
     model = open_model(context_size=48, context_shift=True)
     options = ChatOptions(params=params, session=InferenceSessionConfig(n_keep=-1))
@@ -114,7 +114,7 @@ def test_an_answer_continues_where_the_context_shifts() -> None:
         local.close()
 
 
-def test_a_saved_cache_is_read_by_another_process_s_model(local: LocalModel, tmp_path: Path) -> None:
+def test_saved_cache_is_read_by_another_instance_of_the_model(local: LocalModel, tmp_path: Path) -> None:
     path = tmp_path / "talk.session"
     assert local.save_cache(path) == 0
     assert not path.exists()
@@ -133,7 +133,7 @@ def test_a_saved_cache_is_read_by_another_process_s_model(local: LocalModel, tmp
         other.close()
 
 
-def test_a_template_that_cannot_be_used_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unusable_template_is_an_error_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
     with open_model() as model:
         with pytest.raises(ConfigError, match="set another one with --chat-template FILE"):
             LocalModel(model, "stories", ChatOptions(params=GREEDY, template="{% if %}"))
@@ -149,7 +149,7 @@ def test_a_template_that_cannot_be_used_is_an_error_with_advice(monkeypatch: pyt
             LocalModel(model, "stories", ChatOptions(params=GREEDY))
 
 
-def test_ctrl_c_has_its_effect_at_the_next_check() -> None:
+def test_ctrl_c_takes_effect_at_the_next_check() -> None:
     before = signal.getsignal(signal.SIGINT)
     with DeferredInterrupt() as interrupt:
         interrupt.check()
@@ -160,7 +160,7 @@ def test_ctrl_c_has_its_effect_at_the_next_check() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_the_former_handler_is_back_after_an_error() -> None:
+def test_previous_handler_is_restored_after_an_error() -> None:
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(ValueError, match="x"), DeferredInterrupt():
         raise ValueError("x")

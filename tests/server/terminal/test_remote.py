@@ -75,7 +75,7 @@ def answer(server: ScriptedServer, body: bytes, **fields: Any) -> list[Piece]:
     return list(RemoteServer(server.url, "", None, fields).answer(MESSAGES))
 
 
-def test_a_streamed_answer(server: ScriptedServer) -> None:
+def test_streamed_answer_has_reasoning_text_and_warnings(server: ScriptedServer) -> None:
     body = b": comment\n\n" + chunk({"role": "assistant", "content": ""})
     body += chunk({"reasoning_content": "Hm"}) + chunk({"content": "Hel"}) + chunk({"content": "lo", "x": 1})
     body += (
@@ -92,7 +92,7 @@ def test_a_streamed_answer(server: ScriptedServer) -> None:
     ]
 
 
-def test_model_and_key_match_those_of_the_user(server: ScriptedServer) -> None:
+def test_request_has_the_users_model_and_key(server: ScriptedServer) -> None:
     server.body = chunk({"content": "x"}, "length")
     remote = RemoteServer(f"{server.url}/v1/", "second", "secret", {})
     assert "token limit" in list(remote.answer(MESSAGES))[-1].note
@@ -112,13 +112,13 @@ def test_model_and_key_match_those_of_the_user(server: ScriptedServer) -> None:
         (b'data: {"error": 5}\n\n', "error without a message"),
     ],
 )
-def test_a_bad_stream_is_an_error(server: ScriptedServer, body: bytes, message: str) -> None:
+def test_malformed_stream_is_an_error(server: ScriptedServer, body: bytes, message: str) -> None:
     with pytest.raises(AnswerFailed, match=message):
         answer(server, body)
 
 
 @pytest.mark.parametrize("choices", [None, 5, [], [None], [{}], [{"delta": 5}], [{"delta": {"content": 5}}]])
-def test_chunks_of_odd_shapes_say_nothing(server: ScriptedServer, choices: Any) -> None:
+def test_chunks_of_unexpected_shape_are_ignored(server: ScriptedServer, choices: Any) -> None:
     odd = b"data: " + json.dumps({"choices": choices}).encode() + b"\n\n"
     assert answer(server, odd + chunk({"content": "x"}, "stop")) == [Piece("x")]
 
@@ -133,13 +133,15 @@ def test_chunks_of_odd_shapes_say_nothing(server: ScriptedServer, choices: Any) 
         (404, b'{"error": "no such model"}', "404: no such model"),
     ],
 )
-def test_a_refusal_says_what_to_do(server: ScriptedServer, status: int, body: bytes, message: str) -> None:
+def test_refusal_is_reported_with_advice(
+    server: ScriptedServer, status: int, body: bytes, message: str
+) -> None:
     server.status = status
     with pytest.raises(AnswerFailed, match=message):
         answer(server, body)
 
 
-def test_a_key_is_not_sent_to_where_a_server_redirects(server: ScriptedServer) -> None:
+def test_key_is_not_sent_to_a_redirect_target(server: ScriptedServer) -> None:
     server.models_status = server.status = 302
     server.headers = {"location": server.url.replace("127.0.0.1", "localhost") + "/elsewhere"}
     with pytest.raises(ConfigError, match=r"redirects to 'http://localhost:.*/elsewhere'"):
@@ -149,7 +151,7 @@ def test_a_key_is_not_sent_to_where_a_server_redirects(server: ScriptedServer) -
     assert server.gets == [("/v1/models", "Bearer secret")]
 
 
-def test_a_body_that_breaks_off_is_an_error(server: ScriptedServer) -> None:
+def test_truncated_body_is_an_error(server: ScriptedServer) -> None:
     server.headers = {"transfer-encoding": "chunked"}
     server.models = b"fff\r\nx"
     with pytest.raises(ConfigError, match="lists no models"):
@@ -159,7 +161,7 @@ def test_a_body_that_breaks_off_is_an_error(server: ScriptedServer) -> None:
         list(RemoteServer(server.url, "first", None, {}).answer(MESSAGES))
 
 
-def test_halves_of_characters_are_replaced(server: ScriptedServer) -> None:
+def test_partial_characters_are_replaced(server: ScriptedServer) -> None:
     server.models = b'{"data": [{"id": "a\\ud83d"}]}'
     server.body = chunk({"content": "x\ud83d", "reasoning": "\ude00\U0001f600"}, "stop")
     remote = RemoteServer(server.url, "", None, {})
@@ -167,7 +169,7 @@ def test_halves_of_characters_are_replaced(server: ScriptedServer) -> None:
     assert list(remote.answer(MESSAGES)) == [Piece("x\ufffd", "\ufffd\U0001f600")]
 
 
-def test_a_server_of_another_kind_is_an_error(server: ScriptedServer) -> None:
+def test_server_of_another_kind_is_an_error(server: ScriptedServer) -> None:
     server.kind = "text/html"
     with pytest.raises(AnswerFailed, match="does not stream"):
         answer(server, b"<html>")
@@ -180,7 +182,7 @@ def test_a_server_of_another_kind_is_an_error(server: ScriptedServer) -> None:
         RemoteServer(server.url, "", None, {})
 
 
-def test_a_key_that_no_header_can_hold_is_an_error(server: ScriptedServer) -> None:
+def test_key_that_does_not_fit_a_header_is_an_error(server: ScriptedServer) -> None:
     with pytest.raises(ConfigError, match="cannot reach"):
         RemoteServer(server.url, "", "a\nb", {})
 

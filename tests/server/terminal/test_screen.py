@@ -58,7 +58,7 @@ def shown(text: str, step: int, *, height: int = 24) -> str:
 
 
 @pytest.mark.parametrize("step", [1, 7, 1000])
-def test_markdown_is_the_same_in_whatever_pieces_it_comes(step: int) -> None:
+def test_markdown_in_any_pieces_is_shown_the_same(step: int) -> None:
     text = shown(MARKDOWN, step)
     assert text == shown(MARKDOWN, 10_000)
     words = text.split()
@@ -69,7 +69,7 @@ def test_markdown_is_the_same_in_whatever_pieces_it_comes(step: int) -> None:
     assert "|---" not in text
 
 
-def test_blocks_are_complete_once_another_begins() -> None:
+def test_block_is_complete_once_the_next_begins() -> None:
     assert split_blocks("") == ([], "")
     assert split_blocks("one") == ([], "one")
     assert split_blocks("1. a\n\n2") == ([], "1. a\n\n2")
@@ -82,7 +82,7 @@ def test_blocks_are_complete_once_another_begins() -> None:
     assert "".join(f"{block}\n" for block in blocks) + rest == MARKDOWN
 
 
-def test_on_a_terminal_the_block_that_grows_keeps_to_its_height() -> None:
+def test_growing_block_stays_within_the_height_of_the_terminal() -> None:
     file = io.StringIO()
     console = Console(
         file=file, width=40, height=10, force_terminal=True, _environ={"TERM": "xterm-256color"}
@@ -109,7 +109,7 @@ def test_reasoning_comes_before_the_answer() -> None:
     assert [line.strip() for line in file.getvalue().splitlines()] == ["Let me think.", "", "Yes.", ""]
 
 
-def test_text_never_reaches_a_terminal_with_control_characters() -> None:
+def test_control_characters_never_reach_a_terminal() -> None:
     evil = "a\x1b]0;title\x07b\x9b2Jc\rd\te\nf"
     assert harmless(evil) == "a\ufffd]0;title\ufffdb\ufffd2Jc\ufffdd\te\nf"
     assert "\x1b]0;" not in shown(evil, 1)
@@ -121,7 +121,7 @@ def test_text_never_reaches_a_terminal_with_control_characters() -> None:
     assert "\x1b" not in terminal.getvalue()
 
 
-def test_a_pipe_gets_the_content_as_it_is() -> None:
+def test_pipe_gets_the_content_unchanged() -> None:
     pipe = io.StringIO()
     screen = PlainScreen(pipe, reasoning=False)
     screen.begin()
@@ -131,7 +131,7 @@ def test_a_pipe_gets_the_content_as_it_is() -> None:
     assert pipe.getvalue() == "**a**\x1b\n"
 
 
-def test_plain_text_on_a_terminal_sets_reasoning_apart() -> None:
+def test_plain_text_on_a_terminal_separates_reasoning() -> None:
     terminal = Terminal()
     screen = PlainScreen(terminal, reasoning=True)
     for _ in range(2):
@@ -142,7 +142,7 @@ def test_plain_text_on_a_terminal_sets_reasoning_apart() -> None:
     assert terminal.getvalue() == "(reasoning) Hmm\n\nYes.\n" * 2
 
 
-def test_the_screen_fits_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_open_screen_fits_stdout_and_the_markdown_option(monkeypatch: pytest.MonkeyPatch) -> None:
     assert isinstance(open_screen(markdown=True), PlainScreen)
     monkeypatch.setattr("sys.stdout", Terminal())
     assert isinstance(open_screen(markdown=True), MarkdownScreen)

@@ -31,7 +31,7 @@ def test_a_saved_conversation_is_loaded(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["talk.json"]
 
 
-def test_a_file_is_replaced_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_is_replaced_atomically(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "talk.json"
     Transcript("first").save(path, "m")
 
@@ -66,7 +66,9 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path, name: str) ->
         ({"messages": [{"role": "system", "content": "x"}] * 2}, "message 1 has the role system"),
     ],
 )
-def test_a_file_that_is_none_is_refused(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_file_that_is_not_a_conversation_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     path = tmp_path / "talk.json"
     path.write_text(json.dumps(SAVED))
     assert len(Transcript.load(path).turns) == 2
@@ -76,14 +78,14 @@ def test_a_file_that_is_none_is_refused(tmp_path: Path, change: dict[str, Any], 
 
 
 @pytest.mark.parametrize("data", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"format": "\xff"}', b"null"])
-def test_bytes_of_other_programs_are_refused(tmp_path: Path, data: bytes) -> None:
+def test_files_of_other_programs_are_refused(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "talk.json"
     path.write_bytes(data)
     with pytest.raises(ConfigError, match="is not a saved conversation"):
         Transcript.load(path)
 
 
-def test_a_file_of_any_size_and_kind_is_refused_at_once(
+def test_missing_special_or_oversized_file_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(ConfigError, match="there is no such file"):
@@ -99,7 +101,7 @@ def test_a_file_of_any_size_and_kind_is_refused_at_once(
         Transcript.load(path)
 
 
-def test_names_of_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_file_names_get_their_extension(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     assert transcript_path("talk") == Path("talk.json")
     assert transcript_path("~/a.b") == Path("/home/someone/a.b")

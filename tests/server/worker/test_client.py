@@ -21,7 +21,7 @@ LOOPS = pytest.mark.parametrize("loop", [None, uvloop.new_event_loop], ids=["asy
 
 
 @LOOPS
-def test_loads_and_streams(loop):
+def test_client_loads_a_model_and_streams(loop):
     async def main():
         client = make_client("--load-ms", "200")
         assert (client.state, client.progress) == ("loading", 0.0)
@@ -62,7 +62,7 @@ def test_concurrent_streams_get_their_own_text(loop):
     run(main, loop)
 
 
-def test_progress_of_a_long_prompt_and_timings_come_through():
+def test_progress_and_timings_of_a_long_prompt_arrive():
     async def main():
         async with running("--step-ms", "5") as client:
             stream = client.generate(request("a", list(range(100)), 3, n_batch=10))
@@ -82,7 +82,7 @@ def test_progress_of_a_long_prompt_and_timings_come_through():
     run(main)
 
 
-def test_a_request_that_the_engine_refuses_harms_no_other():
+def test_request_the_engine_refuses_does_not_affect_others():
     async def main():
         async with running() as client:
             good = client.generate(request("good", [1], 50))
@@ -120,7 +120,7 @@ def test_closing_a_stream_frees_it_within_a_step(loop, tmp_path):
     run(main, loop)
 
 
-def test_closing_a_stream_that_was_never_read():
+def test_close_of_a_stream_never_read_frees_it():
     async def main():
         async with running() as client:
             stream = client.generate(request("a", [1], 10_000))
@@ -131,7 +131,7 @@ def test_closing_a_stream_that_was_never_read():
     run(main)
 
 
-def test_cancelling_a_wait_loses_nothing():
+def test_cancelled_wait_for_an_output_loses_nothing():
     async def main():
         async with running("--step-ms", "3") as client:
             stream = client.generate(request("a", [1], 40))
@@ -165,7 +165,7 @@ def test_cancel_by_id_ends_the_stream():
     run(main)
 
 
-def test_the_queue_is_bounded_and_says_when_to_come_back():
+def test_full_queue_refuses_with_a_retry_delay():
     async def main():
         async with running("--step-ms", "2", max_queue=3) as client:
             await collect(client.generate(request("first", [9], 10)))
@@ -186,7 +186,7 @@ def test_the_queue_is_bounded_and_says_when_to_come_back():
     run(main)
 
 
-def test_ids_in_use_are_refused():
+def test_request_ids_in_use_are_refused():
     async def main():
         async with running() as client:
             stream = client.generate(request("a", [1], 1000))
@@ -220,7 +220,7 @@ def test_a_slow_reader_is_paused_and_continues(loop, tmp_path):
     run(main, loop)
 
 
-def test_a_reader_that_stays_away_is_given_up():
+def test_reader_that_stops_reading_is_given_up():
     async def main():
         async with running(send_timeout_s=0.3) as client:
             slow = client.generate(request("slow", [1], 100_000))
@@ -254,7 +254,7 @@ def test_a_deadline_passes_while_the_stream_is_paused():
         (["--die-loading", "0"], "fake.gguf", "EngineDied", "killed by SIGKILL (out of memory?)"),
     ],
 )
-def test_a_model_that_cannot_load_is_an_error_not_a_loop(tmp_path, arguments, path, kind, message):
+def test_model_that_cannot_load_is_an_error_without_retries(tmp_path, arguments, path, kind, message):
     async def main():
         client = make_client(*arguments, "--dir", str(tmp_path), path=path)
         with pytest.raises(LoadFailed) as caught:
@@ -275,7 +275,7 @@ def test_a_model_that_cannot_load_is_an_error_not_a_loop(tmp_path, arguments, pa
     run(main)
 
 
-def test_a_vocabulary_that_cannot_load_is_an_error_too():
+def test_vocabulary_that_cannot_load_is_an_error():
     def broken(path):
         raise ValueError("no tokens in this file")
 
@@ -325,7 +325,7 @@ def test_the_process_may_be_spawned_before_the_loop_runs():
     run(main)
 
 
-def test_nothing_is_left_behind(tmp_path):
+def test_stopped_client_leaves_no_open_files_or_processes(tmp_path):
     async def main():
         async with running() as client:
             await collect(client.generate(request("a", [1], 5)))

@@ -47,7 +47,7 @@ def test_a_stopped_engine_is_reported_and_replaced_and_its_streams_continue(capl
     assert "and was killed" in caplog.text
 
 
-def test_an_idle_engine_that_is_stopped_is_replaced_before_anybody_asks():
+def test_stopped_idle_engine_is_replaced_before_a_request():
     async def main():
         async with running(engine_timeout_s=2.0) as client:
             os.kill(client.pid, signal.SIGSTOP)
@@ -58,7 +58,7 @@ def test_an_idle_engine_that_is_stopped_is_replaced_before_anybody_asks():
 
 
 @pytest.mark.e2e
-def test_what_a_process_sends_after_it_was_given_up_does_not_count(monkeypatch):
+def test_outputs_of_a_process_given_up_are_ignored(monkeypatch):
     """It may be woken up (SIGCONT) between the decision and its end."""
     kill_now = EngineChild.kill
 
@@ -86,7 +86,7 @@ def test_what_a_process_sends_after_it_was_given_up_does_not_count(monkeypatch):
 
 
 @pytest.mark.e2e
-def test_a_step_that_hangs_is_reported_and_given_up_after_the_second_time(caplog):
+def test_hanging_request_is_given_up_after_the_second_hang(caplog):
     async def main():
         async with running(engine_timeout_s=0.5) as client:
             stream = client.generate(request("a", [fake.HANG], 5))
@@ -101,7 +101,7 @@ def test_a_step_that_hangs_is_reported_and_given_up_after_the_second_time(caplog
 
 
 @pytest.mark.e2e
-def test_a_step_that_spins_on_the_processor_is_given_up_like_one_that_does_nothing(caplog):
+def test_spinning_step_is_given_up_like_an_idle_one(caplog):
     async def main():
         async with running(engine_timeout_s=0.5) as client:
             assert (await collect(client.generate(request("a", [1], 5))))[0] == text_of([1], 5)
@@ -117,7 +117,7 @@ def test_a_step_that_spins_on_the_processor_is_given_up_like_one_that_does_nothi
     assert "one step of the engine has taken" in caplog.text
 
 
-def test_an_engine_that_waits_for_requests_is_not_stalled():
+def test_engine_waiting_for_requests_is_not_stalled():
     async def main():
         async with running() as client:
             await collect(client.generate(request("a", [1], 5)))
@@ -131,7 +131,7 @@ def test_an_engine_that_waits_for_requests_is_not_stalled():
     run(main)
 
 
-def test_the_time_limit_of_a_request_is_kept_while_the_engine_hangs():
+def test_time_limit_of_a_request_is_enforced_while_the_engine_hangs():
     async def main():
         async with running("--step-ms", "3", engine_timeout_s=600.0) as client:
             deadline_ms = (time.monotonic() + 3600) * 1000
@@ -150,7 +150,7 @@ def test_the_time_limit_of_a_request_is_kept_while_the_engine_hangs():
 
 
 @pytest.mark.e2e
-def test_a_first_load_that_hangs_is_tried_once_more(tmp_path, caplog):
+def test_first_load_that_hangs_is_retried_once(tmp_path, caplog):
     async def main():
         async with running("--dir", str(tmp_path), "--hang-loading", "0", engine_timeout_s=1.0) as client:
             assert (await collect(client.generate(request("a", [1], 5))))[0] == text_of([1], 5)
@@ -179,7 +179,7 @@ def test_a_load_that_hangs_after_a_crash_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("when", ["at the first start", "after a crash"])
-def test_a_process_that_cannot_be_started_is_tried_again(when, monkeypatch, caplog):
+def test_process_that_cannot_be_started_is_retried(when, monkeypatch, caplog):
     spawn = EngineChild.spawn
     failures = [OSError(errno.EMFILE, "Too many open files")] * 3
 

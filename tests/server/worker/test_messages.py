@@ -84,7 +84,7 @@ TO_SERVER = [
     ("messages", "reader"), [(TO_ENGINE, wire.engine_reader), (TO_SERVER, wire.server_reader)]
 )
 @given(cuts=st.lists(st.integers(0, 4000), max_size=12))
-def test_any_division_into_reads_gives_the_same_messages(messages, reader, cuts):
+def test_messages_split_into_any_reads_are_decoded_the_same(messages, reader, cuts):
     data = b"".join(bytes(wire.encode(message)) for message in messages)
     points = sorted({0, len(data), *(cut % len(data) for cut in cuts)})
     stream = reader()
@@ -92,19 +92,19 @@ def test_any_division_into_reads_gives_the_same_messages(messages, reader, cuts)
     assert received == messages
 
 
-def test_single_bytes():
+def test_messages_read_byte_by_byte_are_decoded():
     stream = wire.server_reader()
     data = b"".join(bytes(wire.encode(message)) for message in TO_SERVER)
     assert [m for byte in data for m in stream.feed(bytes([byte]))] == TO_SERVER
 
 
-def test_a_length_beyond_the_cap_is_refused_before_any_memory_is_taken():
+def test_length_over_the_cap_is_refused_before_allocating():
     stream = wire.server_reader()
     with pytest.raises(wire.ProtocolError, match="the length of a frame is"):
         stream.feed((wire.MAX_FRAME + 1).to_bytes(4, "little"))
 
 
-def test_a_message_beyond_the_cap_is_not_sent(monkeypatch):
+def test_message_over_the_cap_is_not_sent(monkeypatch):
     monkeypatch.setattr(wire, "MAX_FRAME", 100)
     with pytest.raises(wire.ProtocolError, match="larger than"):
         wire.encode(Request(id="r", prompt=[70000] * 50))
@@ -126,7 +126,7 @@ def test_noise_is_a_protocol_error_or_an_incomplete_frame(noise):
     assert len(messages) == 1  # it happened to be one
 
 
-def test_a_long_frame_in_small_reads_takes_memory_of_its_own_size_only():
+def test_long_frame_in_small_reads_takes_only_its_own_memory():
     frame = bytes(wire.encode(Request(id="r", prompt=[100_000] * 200_000)))
     stream = wire.engine_reader()
     tracemalloc.start()

@@ -45,7 +45,7 @@ def exchange(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [rewrite, touch, exchange])
-def test_the_same_contents_are_the_same_model(tmp_path: Path, change: Callable[[Path], None]) -> None:
+def test_same_contents_are_the_same_model(tmp_path: Path, change: Callable[[Path], None]) -> None:
     path = write(tmp_path / "m.gguf", DATA)
     file = loaded(path)
     assert file.is_same()
@@ -64,7 +64,7 @@ def test_other_contents_of_the_same_size_are_noticed(tmp_path: Path, place: int)
     assert not file.is_same()
 
 
-def test_a_file_of_another_size_or_none_is_noticed(tmp_path: Path) -> None:
+def test_file_of_another_size_or_missing_is_noticed(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf", DATA)
     file = loaded(path)
     write(path, DATA[:-1])
@@ -85,11 +85,11 @@ def test_all_parts_of_a_split_model_count(tmp_path: Path) -> None:
     assert not folder.is_same()
 
 
-def test_a_file_that_never_was_there_stays_the_same(tmp_path: Path) -> None:
+def test_file_that_was_always_missing_is_unchanged(tmp_path: Path) -> None:
     assert loaded(tmp_path / "absent.gguf").is_same()
 
 
-def test_without_a_fingerprint_a_changed_time_counts(tmp_path: Path) -> None:
+def test_file_without_a_fingerprint_is_compared_by_time(tmp_path: Path) -> None:
     path = write(tmp_path / "m.gguf", DATA)
     file = ModelFile(path)
     assert file.is_same()

@@ -32,7 +32,7 @@ def engine_for(use: str) -> FakeEngine:
 
 
 @pytest.mark.parametrize("use", ["chat", "text", "embeddings", "ranking"])
-def test_use_follows_from_the_model(use: str) -> None:
+def test_model_use_follows_the_models_abilities(use: str) -> None:
     assert model_use(engine_for(use)) == use
 
 
@@ -46,7 +46,7 @@ def test_a_generating_model_with_scores_ranks_and_a_template_makes_a_chat_model(
 
 
 @pytest.mark.parametrize("use", list(EXAMPLES))
-def test_the_example_at_start_is_one_that_the_model_answers(use: str) -> None:
+def test_example_at_start_is_one_the_model_answers(use: str) -> None:
     sockets = listen("127.0.0.1", 0)
     try:
         engine = engine_for(use)
@@ -76,7 +76,7 @@ async def test_the_examples_are_answered_and_health_says_what_the_model_is_for(u
 @pytest.mark.parametrize(
     ("use", "advice"), [("embeddings", "makes embeddings"), ("ranking", "ranks documents")]
 )
-async def test_errors_name_the_route_that_the_model_answers(use: str, advice: str) -> None:
+async def test_errors_name_a_route_the_model_answers(use: str, advice: str) -> None:
     engine = engine_for(use)
     async with client(make_app(engine)) as http:
         for path, body in ((COMPLETIONS, {"prompt": "x"}), (CHAT, {"messages": user("x")})):

@@ -61,7 +61,7 @@ def test_an_engine_that_dies_is_replaced_and_its_streams_continue(loop) -> None:
 
 
 @pytest.mark.usefixtures("windows")
-def test_what_it_printed_last_explains_its_end(caplog: pytest.LogCaptureFixture) -> None:
+def test_last_log_line_explains_the_engines_end(caplog: pytest.LogCaptureFixture) -> None:
     async def main() -> None:
         async with running() as client:
             await collect(client.generate(request("a", [ABORT], 5)))
@@ -71,7 +71,7 @@ def test_what_it_printed_last_explains_its_end(caplog: pytest.LogCaptureFixture)
 
 
 @pytest.mark.usefixtures("windows")
-def test_it_ends_with_its_server() -> None:
+def test_engine_ends_with_its_server() -> None:
     async def main() -> None:
         async with running("--step-ms", "50") as client:
             pid = client.pid
@@ -85,7 +85,7 @@ def test_it_ends_with_its_server() -> None:
 
 
 @pytest.mark.parametrize("pair", [socket.socketpair, tcp_pair], ids=["unix", "tcp"])
-def test_the_end_of_the_other_side_is_noticed(pair) -> None:
+def test_closed_peer_is_noticed(pair) -> None:
     ours, theirs = pair()
     ours.sendall(b"a frame")
     noticed = threading.Event()
@@ -98,7 +98,7 @@ def test_the_end_of_the_other_side_is_noticed(pair) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no numbers of files there")
-def test_nothing_else_is_inherited() -> None:
+def test_only_the_engines_socket_is_inherited() -> None:
     ours, theirs = link.pair()
     try:
         assert link.inherit(theirs) == {"pass_fds": [theirs.fileno()]}

@@ -61,7 +61,7 @@ def test_out_of_memory_ends_the_process(monkeypatch: pytest.MonkeyPatch, error: 
         answered("a", {})
 
 
-def test_what_transformers_adds():
+def test_extensions_of_transformers_are_available():
     assert render("{{ {'a': 'é<'} | tojson }}") == '{"a": "é<"}'
     assert render("{{ {'b': 1, 'a': 2} | tojson(indent=2, sort_keys=true) }}") == '{\n  "a": 2,\n  "b": 1\n}'
     assert render("{% generation %}x{{ 1 }}{% endgeneration %}y") == "x1y"
@@ -97,7 +97,7 @@ ESCAPES = [
 
 
 @pytest.mark.parametrize("source", ESCAPES)
-def test_template_that_escapes_shows_nothing_of_python(source):
+def test_template_that_tries_to_escape_sees_no_python_internals(source):
     try:
         text = render(source)
     except TemplateFailed as error:

@@ -75,11 +75,11 @@ def url(path: str) -> str:
     return "/".join("x" if part.startswith("{") else part for part in path.split("/"))
 
 
-def test_there_is_a_decision_for_every_route():
+def test_every_route_has_an_access_decision():
     assert every_path(make_app()) == set(DECISIONS)
 
 
-def test_the_routes_need_what_was_decided():
+def test_every_route_needs_what_was_decided():
     assert {route: required_access(route[0], url(route[1])) for route in DECISIONS} == DECISIONS
 
 
@@ -100,7 +100,7 @@ async def test_every_route_is_closed_without_a_key_except_the_public_ones():
         assert error_of(await http.get("/no/such/route"), 401)["code"] == "invalid_api_key"
 
 
-def test_the_document_lists_the_routes_of_administrators():
+def test_documentation_lists_the_admin_routes():
     page = (Path(__file__).parents[4] / "docs/keys.md").read_text(encoding="utf-8")
     row = next(line for line in page.splitlines() if line.startswith("| a key with the role `admin` |"))
     listed = re.findall(r"`((?:POST|DELETE) [^`]+)`", row)

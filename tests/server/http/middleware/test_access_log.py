@@ -64,7 +64,7 @@ async def levels(path: str, status: int, caplog) -> list[int]:
         ("/v1/models", 200, logging.INFO),
     ],
 )
-async def test_files_of_the_web_page_are_logged_quietly(path, status, level, caplog):
+async def test_files_of_the_web_page_are_logged_at_a_lower_level(path, status, level, caplog):
     assert await levels(path, status, caplog) == [level]
 
 
@@ -74,6 +74,6 @@ async def test_a_client_that_was_too_slow_is_not_a_server_error(caplog):
     assert "Traceback" not in caplog.text
 
 
-async def test_a_response_that_fails_half_way_is_not_a_200(caplog):
+async def test_response_that_fails_half_way_is_not_logged_as_200(caplog):
     fields = await line_after(None, caplog)
     assert (fields["status"], fields["error"]) == (500, "internal_error")

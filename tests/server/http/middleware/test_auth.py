@@ -59,7 +59,7 @@ async def status(
         ([("X-Api-Key", "one"), ("X-Api-Key", "one")], 401),
     ],
 )
-async def test_a_request_passes_with_one_valid_key(headers, expected):
+async def test_request_with_one_valid_key_passes(headers, expected):
     assert (await status(headers))[0] == expected
 
 
@@ -68,7 +68,7 @@ async def test_files_of_the_web_page_need_no_key(path):
     assert (await status([], path))[0] == 200
 
 
-async def test_without_keys_everything_passes():
+async def test_every_request_passes_if_there_are_no_keys():
     code, scope = await status([], keys=())
     assert code == 200
     assert scope["ggserve.client"].name is None
@@ -80,7 +80,7 @@ async def test_public_paths_need_no_key(path):
     assert (await status([], path + "x"))[0] == 401
 
 
-async def test_the_key_identifies_the_client():
+async def test_key_identifies_the_client():
     _, scope = await status([("X-Api-Key", "two")])
     assert scope["ggserve.client"].name == f"key-{hashlib.sha256(b'two').hexdigest()[:8]}"
 

@@ -27,7 +27,7 @@ async def test_a_new_request_while_draining_is_refused_and_closes_its_connection
 
 
 @pytest.mark.parametrize("path", ["/health", "/v1/health", "/metrics", "/v1/requests"])
-async def test_state_and_requests_while_draining_are_still_shown(draining, path):
+async def test_health_and_requests_while_draining_are_still_answered(draining, path):
     async with client(draining) as http:
         response = await http.get(path)
     assert response.headers.get("connection") != "close"

@@ -22,7 +22,7 @@ BODY = b'{"prompt": "Once"}'
         "multipart/form-data",
     ],
 )
-async def test_other_content_types(kind):
+async def test_other_content_types_are_refused(kind):
     async with client() as http:
         headers = {} if kind is None else {"content-type": kind}
         response = await http.post(COMPLETIONS, content=BODY, headers=headers)
@@ -32,7 +32,7 @@ async def test_other_content_types(kind):
 @pytest.mark.parametrize(
     "kind", ["application/json", "Application/JSON; charset=UTF-8", 'application/x+json;charset="utf-8"']
 )
-async def test_spellings_of_json(kind):
+async def test_json_content_type_in_any_spelling_is_accepted(kind):
     async with client() as http:
         response = await http.post(COMPLETIONS, content=BODY, headers={"content-type": kind})
     assert response.status_code == 200
@@ -46,7 +46,7 @@ async def test_body_in_another_encoding_is_refused():
     assert plain.status_code == 200
 
 
-async def test_a_body_is_counted_not_believed():
+async def test_body_size_is_counted_whatever_content_length_says():
     async def chunks(n):
         for _ in range(n):
             yield b" " * 1000
@@ -96,7 +96,7 @@ async def test_headers_beyond_the_limits_are_refused():
         ("", 403),
     ],
 )
-async def test_hosts_of_a_local_server(host, status):
+async def test_local_server_answers_only_its_own_hosts(host, status):
     async with client() as http:
         response = await http.get("/v1/models", headers={"host": host})
     assert response.status_code == status
@@ -104,7 +104,7 @@ async def test_hosts_of_a_local_server(host, status):
         assert error_of(response, 403)["code"] == "host_not_allowed"
 
 
-async def test_hosts_of_a_public_server():
+async def test_public_server_answers_its_allowed_hosts():
     async with client(make_app(host="0.0.0.0")) as http:
         assert (await http.get("/v1/models", headers={"host": "any.example"})).status_code == 200
     async with client(make_app(host="0.0.0.0", allowed_hosts=["llm.example"])) as http:

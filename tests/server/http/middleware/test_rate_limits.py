@@ -71,7 +71,7 @@ async def test_tokens_of_prompts_and_answers_count(tmp_path):
         assert 1000 - spent <= left < 1000 - spent + 200  # some came back meanwhile
 
 
-async def test_a_prompt_for_which_there_are_no_tokens_left_is_refused_before_it_is_computed(tmp_path):
+async def test_prompt_over_the_token_limit_is_refused_before_it_is_computed(tmp_path):
     engine = FakeEngine(eos=False)
     async with client(limited(tmp_path, "tpm=20", engine)) as http:
         body = {"prompt": [11] * 12, "max_tokens": 1}
@@ -86,7 +86,7 @@ async def test_a_prompt_for_which_there_are_no_tokens_left_is_refused_before_it_
         assert (await http.get("/v1/requests", headers=key())).json()["data"] == []
 
 
-async def test_requests_refused_by_the_queue_cost_no_tokens(tmp_path):
+async def test_requests_refused_by_a_full_queue_cost_no_tokens(tmp_path):
     engine = FakeEngine(eos=False)
     engine.full = True
     async with client(limited(tmp_path, "tpm=1000", engine)) as http:
@@ -109,7 +109,7 @@ class Narrow(FakeEngine):
             raise QueueFull(len(self._streams), 1.0)
 
 
-async def test_a_client_leaves_as_many_places_to_others_as_it_takes(tmp_path):
+async def test_client_takes_at_most_half_of_the_free_queue(tmp_path):
     async def fill(http, name: str) -> int:
         """The number of requests that are admitted."""
         n = engine.stats.running
@@ -136,7 +136,7 @@ async def test_a_client_leaves_as_many_places_to_others_as_it_takes(tmp_path):
             await asyncio.gather(*running)
 
 
-async def test_requests_at_the_same_time_are_limited(tmp_path):
+async def test_concurrent_requests_are_limited(tmp_path):
     engine = FakeEngine(delay_s=0.01, eos=False)
     engine.reply = [11] * 10_000
     async with client(limited(tmp_path, "concurrency=1", engine)) as http:
@@ -152,7 +152,7 @@ async def test_requests_at_the_same_time_are_limited(tmp_path):
         assert (await http.post("/tokenize", json={"content": "x"}, headers=key())).status_code == 200
 
 
-async def test_a_response_in_the_background_counts_until_it_ends(tmp_path):
+async def test_background_response_counts_as_concurrent_until_it_ends(tmp_path):
     engine = FakeEngine(delay_s=0.01, eos=False)
     engine.reply = [11] * 10_000
     async with client(limited(tmp_path, "concurrency=1", engine)) as http:
@@ -165,7 +165,7 @@ async def test_a_response_in_the_background_counts_until_it_ends(tmp_path):
         assert (await http.post("/tokenize", json={"content": "x"}, headers=key())).status_code == 200
 
 
-async def test_official_clients_read_the_refusal_of_their_api(tmp_path):
+async def test_official_clients_recognize_the_refusal(tmp_path):
     def ask(base: str) -> list[object]:
         updates: list[object] = []
         try:
@@ -194,5 +194,5 @@ async def test_official_clients_read_the_refusal_of_their_api(tmp_path):
     ("seconds", "text"),
     [(0, "0ms"), (0.0171, "18ms"), (1, "1s"), (59.2, "1m0s"), (360, "6m0s"), (3723, "1h2m3s")],
 )
-async def test_durations_are_written_as_openai_does(seconds, text):
+async def test_durations_have_the_format_of_openai(seconds, text):
     assert duration(seconds) == text

@@ -19,7 +19,7 @@ def blobs() -> int:
     return sum(len(path.name) == 64 for path in Path(constants.HF_HUB_CACHE).rglob("blobs/*"))
 
 
-def test_without_a_cache_there_is_nothing(hub: FakeHub) -> None:
+def test_missing_cache_lists_nothing(hub: FakeHub) -> None:
     assert names() == []
 
 
@@ -41,7 +41,7 @@ def test_a_model_without_all_its_parts_is_not_listed(hub: FakeHub) -> None:
     assert names() == []
 
 
-def test_a_removed_model_leaves_the_others(hub: FakeHub) -> None:
+def test_removing_a_model_keeps_the_others(hub: FakeHub) -> None:
     pull("me/Plain-GGUF")
     pull("me/Plain-GGUF:Q8_0")
     size = len(hub.repos["me/Plain-GGUF"].files["plain-Q8_0.gguf"])
@@ -49,14 +49,14 @@ def test_a_removed_model_leaves_the_others(hub: FakeHub) -> None:
     assert (names(), blobs()) == (["hf:me/Plain-GGUF:Q4_K_M"], 1)
 
 
-def test_the_last_model_takes_its_repository_along(hub: FakeHub) -> None:
+def test_removing_the_last_model_removes_its_repository(hub: FakeHub) -> None:
     pull("me/Parts-GGUF")
     cache.delete("hf:me/Parts-GGUF:Q5_K_M")
     assert (names(), blobs()) == ([], 0)
     assert not (Path(constants.HF_HUB_CACHE) / "models--me--Parts-GGUF").exists()
 
 
-def test_a_file_that_a_user_linked_into_the_cache_is_not_removed(hub: FakeHub, tmp_path: Path) -> None:
+def test_file_a_user_linked_into_the_cache_is_not_removed(hub: FakeHub, tmp_path: Path) -> None:
     pull("me/Plain-GGUF")
     (model,) = cache.list_models()
     own = tmp_path / "own.gguf"
@@ -68,7 +68,7 @@ def test_a_file_that_a_user_linked_into_the_cache_is_not_removed(hub: FakeHub, t
     assert own.read_bytes() == b"GGUF"
 
 
-def test_the_files_of_a_model_match_those_of_all_snapshots(hub: FakeHub) -> None:
+def test_files_of_a_model_include_those_of_every_snapshot(hub: FakeHub) -> None:
     pull("me/Plain-GGUF")
     (model,) = cache.list_models()
     older = model.path.parent.with_name("f" * 40) / model.path.name

@@ -42,14 +42,14 @@ def test_the_quantization_is_in_the_name_or_the_folder(stem: str, quant: str) ->
     assert quant_of(stem) == quant
 
 
-def test_parts_are_one_model_in_order_and_incomplete_sets_none() -> None:
+def test_parts_make_one_model_and_incomplete_sets_none() -> None:
     parts = [RepoFile(f"Q5_K_M/m-0000{n}-of-00003.gguf", n) for n in (2, 3, 1)]
     (model,) = models([*parts, RepoFile("n-00001-of-00002.gguf", 5)])
     assert (model.quant, model.path, model.size) == ("Q5_K_M", "Q5_K_M/m-00001-of-00003.gguf", 6)
     assert [file.size for file in model.files] == [1, 2, 3]
 
 
-def test_projectors_matrices_and_other_files_are_not_models() -> None:
+def test_projectors_imatrices_and_other_files_are_not_models() -> None:
     names = ("mmproj-F16.gguf", "imatrix_unsloth.gguf", "model.safetensors", "README.md", "m-mmproj.gguf")
     assert models([RepoFile(name, 1) for name in names]) == []
 
@@ -78,7 +78,7 @@ def test_without_q4_k_m_the_largest_quantized_model_that_fits_is_taken(
     )
 
 
-def test_floating_point_is_taken_where_there_is_nothing_else() -> None:
+def test_unquantized_model_is_taken_if_there_is_no_other() -> None:
     assert choose(models(files(F16=2, F32=4)), "", lambda: 3 * GB, "a/b").quant == "F16"
 
 
@@ -105,7 +105,7 @@ def test_two_models_of_one_quantization_are_distinguished_by_file() -> None:
     assert choose(available, "large-Q4_K_M.gguf", unasked, "a/b").size == 2
 
 
-def test_the_number_of_parts_in_a_name_costs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_huge_part_count_in_a_name_is_not_enumerated(monkeypatch: pytest.MonkeyPatch) -> None:
     counted: list[int] = []
 
     def counting(start: int, stop: int) -> range:

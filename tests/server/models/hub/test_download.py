@@ -81,7 +81,9 @@ class _Usage(NamedTuple):
     free: int
 
 
-def test_too_little_space_is_said_before_the_download(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_space_is_reported_before_the_download(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda path: _Usage(10**9, 0, 1_000_000))
     with pytest.raises(
         DownloadError, match=r"needs 2 MB of disk space, but only 1 MB are free in .*hub; free some space"
@@ -90,14 +92,14 @@ def test_too_little_space_is_said_before_the_download(hub: FakeHub, monkeypatch:
     assert not [path for _, path, _ in hub.requests if path.startswith("/cdn")]
 
 
-def test_a_header_is_read_by_range(hub: FakeHub) -> None:
+def test_header_is_read_with_a_range_request(hub: FakeHub) -> None:
     plan = download.prepare(NamedModel("hf", "me/Plain-GGUF"), lambda: None)
     assert download.header(plan, plan.model.files[0], 100) == b"four" + bytes(range(96))
     assert served(hub, "plain-Q4_K_M.gguf") == ["bytes=0-99"]
     assert COMMIT not in str(plan)
 
 
-def test_a_file_with_a_wrong_checksum_that_a_user_linked_into_the_cache_stays(
+def test_file_a_user_linked_into_the_cache_is_kept_despite_a_wrong_checksum(
     hub: FakeHub, tmp_path: Path
 ) -> None:
     path, _ = pull("me/Plain-GGUF")

@@ -31,7 +31,7 @@ def test_a_gated_repository_needs_a_token(hub: FakeHub, monkeypatch: pytest.Monk
     assert path.is_file()
 
 
-def test_without_a_network_the_message_says_what_needs_none(
+def test_missing_network_error_points_to_ggserve_list(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as removed:
@@ -56,7 +56,7 @@ class _SignIn(BaseHTTPRequestHandler):
         """Not on stderr."""
 
 
-def test_a_page_in_place_of_the_hub_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_html_page_instead_of_the_hub_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with HTTPServer(("127.0.0.1", 0), _SignIn) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         use_hub(f"http://127.0.0.1:{server.server_port}", tmp_path, monkeypatch)
@@ -65,14 +65,16 @@ def test_a_page_in_place_of_the_hub_is_named(tmp_path: Path, monkeypatch: pytest
         server.shutdown()
 
 
-def test_offline_mode_is_named(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_offline_mode_is_named_in_the_error(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(DownloadError, match=r"me/Plain-GGUF is not on this .*HF_HUB_OFFLINE is set"):
         pull("me/Plain-GGUF")
     assert hub.requests == []
 
 
-def test_a_disk_that_fills_up_meanwhile_leaves_nothing(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_fills_up_during_a_download_leaves_nothing(
+    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*arguments: Any, **options: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -82,7 +84,7 @@ def test_a_disk_that_fills_up_meanwhile_leaves_nothing(hub: FakeHub, monkeypatch
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
 
 
-def test_a_failing_hub_is_named_with_its_status(hub: FakeHub) -> None:
+def test_hub_failure_is_reported_with_its_status(hub: FakeHub) -> None:
     hub.repos["me/Gone"] = Repo({"gone-Q4_K_M.gguf": b"GGUF"})
     plan = download.prepare(NamedModel("hf", "me/Gone"), lambda: None)
     hub.repos["me/Gone"] = Repo({})
@@ -90,7 +92,7 @@ def test_a_failing_hub_is_named_with_its_status(hub: FakeHub) -> None:
         download.download(plan, ignore)
 
 
-def test_explain_leaves_alone_what_is_not_a_problem_of_the_hub() -> None:
+def test_explain_passes_on_errors_other_than_the_hubs() -> None:
     assert explain(ValueError("x"), "me/x") is None
     with pytest.raises(ZeroDivisionError), explained("me/x"):
         raise ZeroDivisionError
@@ -104,7 +106,7 @@ def test_explain_leaves_alone_what_is_not_a_problem_of_the_hub() -> None:
         (OSError("Consistency check failed"), "does not have the size that .* states; pull it again"),
     ],
 )
-def test_explain_words_failures_of_the_disk(error: OSError, message: str) -> None:
+def test_explain_describes_disk_failures(error: OSError, message: str) -> None:
     assert re.search(message, str(explain(error, "me/x")))
 
 

@@ -19,7 +19,7 @@ from support.fakes.hub import FakeHub
 from support.hub_pulls import pull, served
 
 
-def test_a_download_that_breaks_off_continues_where_it_ended(
+def test_interrupted_download_continues_where_it_stopped(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1 << 16)
@@ -30,9 +30,7 @@ def test_a_download_that_breaks_off_continues_where_it_ended(
     assert served(hub, "plain-Q4_K_M.gguf") == [None, f"bytes={300_000 // 65536 * 65536}-"]
 
 
-def test_a_download_that_was_ended_continues_in_the_next_one(
-    hub: FakeHub, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_cancelled_download_continues_in_the_next_one(hub: FakeHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1024)
     named = NamedModel("hf", "me/Plain-GGUF", "Q8_0")
     plan = download.prepare(named, lambda: None)
@@ -59,7 +57,7 @@ def test_a_download_that_was_ended_continues_in_the_next_one(
     assert not list(Path(constants.HF_HUB_CACHE).rglob("*.incomplete"))
 
 
-def test_a_partial_file_that_is_damaged_is_noticed_and_downloaded_again(hub: FakeHub) -> None:
+def test_damaged_partial_file_is_downloaded_again(hub: FakeHub) -> None:
     plan = download.prepare(NamedModel("hf", "me/Plain-GGUF"), lambda: None)
     partial = partial_file(plan.repo, plan.model.files[0])
     partial.parent.mkdir(parents=True)
@@ -71,7 +69,7 @@ def test_a_partial_file_that_is_damaged_is_noticed_and_downloaded_again(hub: Fak
     assert path.read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q4_K_M.gguf"]
 
 
-def test_a_partial_file_that_is_complete_needs_no_bytes(hub: FakeHub) -> None:
+def test_complete_partial_file_is_not_downloaded_again(hub: FakeHub) -> None:
     plan = download.prepare(NamedModel("hf", "me/Plain-GGUF"), lambda: None)
     partial = partial_file(plan.repo, plan.model.files[0])
     partial.parent.mkdir(parents=True)
@@ -81,7 +79,7 @@ def test_a_partial_file_that_is_complete_needs_no_bytes(hub: FakeHub) -> None:
     assert path.read_bytes() == hub.repos["me/Plain-GGUF"].files["plain-Q4_K_M.gguf"]
 
 
-def test_a_file_that_another_process_completes_meanwhile_is_not_downloaded_twice(
+def test_file_completed_by_another_process_is_not_downloaded_twice(
     hub: FakeHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plan = download.prepare(NamedModel("hf", "me/Plain-GGUF"), lambda: None)

@@ -42,7 +42,7 @@ def test_a_model_is_found_by_its_file_or_its_repository(home: Path) -> None:
         lmstudio.find("me/B-GGUF")
 
 
-def test_an_unknown_model_is_refused_with_those_that_are_there(home: Path) -> None:
+def test_unknown_model_is_refused_with_a_list_of_the_known(home: Path) -> None:
     with pytest.raises(ModelNotFound, match="has no me/A; it is empty"):
         lmstudio.find("me/A")
     add(home, "me/A-GGUF/A-Q4_K_M.gguf")

@@ -55,7 +55,7 @@ def test_a_model_is_found_under_its_names(store: Path, path: str, names: list[st
         assert ollama.find(name) == model
 
 
-def test_an_unknown_name_is_refused_with_those_that_are_there(store: Path) -> None:
+def test_unknown_name_is_refused_with_a_list_of_the_known(store: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"has no qwen3; it is empty\. Pull .* with `ollama pull qwen3`"):
         ollama.find("qwen3")
     add(store, "registry.ollama.ai/library/qwen3/8b")
@@ -75,7 +75,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_there(store: Path) -> No
         ({"layers": [{"mediaType": MODEL, "digest": f"sha256:{DIGEST}"}] * 2}, "cannot be read"),
     ],
 )
-def test_a_damaged_manifest_is_named_and_hides_only_its_model(
+def test_damaged_manifest_is_reported_and_hides_only_its_model(
     store: Path, document: Any, message: str
 ) -> None:
     add(store, "registry.ollama.ai/library/x/latest", document)
@@ -94,7 +94,7 @@ def test_a_manifest_that_is_not_text_or_too_large_is_refused(store: Path) -> Non
     assert list(ollama.list_models()) == []
 
 
-def test_without_a_variable_the_users_store_and_the_services_are_read(
+def test_default_stores_are_the_users_and_the_services(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("OLLAMA_MODELS", raising=False)
@@ -103,7 +103,7 @@ def test_without_a_variable_the_users_store_and_the_services_are_read(
     assert list(ollama.list_models()) == []
 
 
-def test_a_pipe_in_the_place_of_a_manifest_is_not_read(store: Path) -> None:
+def test_pipe_in_place_of_a_manifest_is_not_read(store: Path) -> None:
     manifest = add(store, "registry.ollama.ai/library/x/latest")
     manifest.unlink()
     os.mkfifo(manifest)

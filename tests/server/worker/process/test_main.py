@@ -89,13 +89,13 @@ def test_an_idle_process_sends_heartbeats_and_exits_on_shutdown(bare):
     assert process.end() == (0, "")
 
 
-def test_it_leaves_when_the_server_closes(bare):
+def test_process_exits_when_the_server_closes(bare):
     process = bare()
     process.sock.close()
     assert process.process.wait(10) == 0
 
 
-def test_it_leaves_when_the_server_closes_before_anything_was_said(bare):
+def test_process_exits_when_the_server_closes_before_the_first_message(bare):
     process = bare(load=False)
     process.sock.close()
     assert process.process.wait(10) == 0
@@ -141,7 +141,7 @@ def test_an_idle_process_blocks_until_a_message_arrives():
     assert set(waits[1:-1]) == {0.0}
 
 
-def test_a_first_frame_that_is_not_a_load_ends_it(bare):
+def test_first_frame_other_than_load_ends_the_process(bare):
     process = bare(load=False)
     process.send(wire.Resume("r"))
     status, errors = process.end()
@@ -150,7 +150,7 @@ def test_a_first_frame_that_is_not_a_load_ends_it(bare):
 
 
 @pytest.mark.parametrize("noise", [b"\xff\xff\xff\xff", b"\x03\0\0\0abc"])
-def test_noise_ends_it_with_a_reason(bare, noise):
+def test_noise_ends_the_process_with_a_reason(bare, noise):
     process = bare()
     process.sock.sendall(noise)
     assert "ProtocolError" in process.receive(wire.Fatal).message
@@ -166,7 +166,7 @@ def test_a_bug_in_the_scheduler_is_reported(bare):
     assert "Traceback" in errors
 
 
-def test_memory_pressure_takes_the_engine_before_the_server(bare):
+def test_engine_process_is_killed_before_the_server_when_memory_is_short(bare):
     score = Path(f"/proc/{bare().process.pid}/oom_score_adj")
     if sys.platform == "linux":
         assert score.read_text() == "500\n"
@@ -190,7 +190,7 @@ def test_stop_drains_running_requests(loop):
 
 
 @pytest.mark.parametrize("second", [False, True], ids=["time is up", "second signal"])
-def test_stop_cuts_what_does_not_end(second):
+def test_stop_cancels_requests_that_outlast_the_drain(second):
     async def main():
         client = make_client("--step-ms", "2")
         await client.start()
@@ -210,7 +210,7 @@ def test_stop_cuts_what_does_not_end(second):
     run(main)
 
 
-def test_stop_while_loading_and_while_restarting():
+def test_stop_while_loading_or_restarting_ends_the_process():
     async def main():
         client = make_client("--load-ms", "60000")
         starting = asyncio.create_task(client.start())
@@ -267,7 +267,7 @@ def _calls(folder: Path) -> str:
     ),
     ids=["idle", "computing", "in a step without end", "loading"],
 )
-def test_no_engine_outlives_a_killed_server(arguments, prompt, reached, tmp_path):
+def test_engine_does_not_outlive_a_killed_server(arguments, prompt, reached, tmp_path):
     root = Path(__file__).parents[3]
     path, arguments = [str(root), str(root / "tests")], [*arguments, "--dir", str(tmp_path)]
     code = _PARENT.format(path=path, arguments=arguments, prompt=prompt)
@@ -289,7 +289,7 @@ def test_no_engine_outlives_a_killed_server(arguments, prompt, reached, tmp_path
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signals_to_the_whole_group_leave_the_engine_to_its_server(number):
+def test_signals_to_the_process_group_do_not_end_the_engine(number):
     async def main():
         async with running("--step-ms", "2") as client:
             task = asyncio.create_task(collect(client.generate(request("a", [1], 60))))

@@ -73,7 +73,7 @@ def test_a_batch_counts_once_it_has_been_computed():
     assert (heartbeat.longest_s, heartbeat.rows, heartbeat.most_rows) == (0.0, 512, 0)
 
 
-def test_heartbeats_are_sent_until_the_server_is_gone():
+def test_heartbeats_are_sent_until_the_server_closes():
     sent = threading.Semaphore(0)
     ended = threading.Event()
 
@@ -92,7 +92,7 @@ def test_heartbeats_are_sent_until_the_server_is_gone():
     assert not thread.is_alive()
 
 
-def test_the_process_uses_its_processor():
+def test_processor_seconds_of_the_process_are_read():
     seconds, reads = processor_seconds_and_reads()
     assert seconds > 0
     assert reads >= 0

@@ -63,7 +63,7 @@ async def test_a_request_is_sent_at_once_with_a_seed():
     assert (len(in_flight), in_flight.empty.is_set(), stream.sent) == (1, False, True)
 
 
-async def test_nothing_is_sent_while_there_is_no_engine():
+async def test_requests_are_not_sent_while_there_is_no_engine():
     in_flight, engine, _ = make("restarting")
     in_flight.submit(request("a", [1], 5))
     in_flight.submit(request("b", [1], 5))
@@ -82,7 +82,7 @@ async def test_output_clears_earlier_crashes():
         assert (decision.delay_s, decision.give_up) == (0.0, False)
 
 
-async def test_after_a_crash_a_request_is_sent_again_with_its_tokens():
+async def test_request_is_sent_again_with_its_tokens_after_a_crash():
     in_flight, engine, _ = make()
     in_flight.submit(request("a", [1], 5))
     (first,) = engine.take()
@@ -92,7 +92,7 @@ async def test_after_a_crash_a_request_is_sent_again_with_its_tokens():
     assert (again.generated, again.params.seed) == ([7], first.params.seed)
 
 
-async def test_a_request_that_had_all_its_tokens_at_a_crash_ends():
+async def test_request_with_all_its_tokens_at_a_crash_ends():
     in_flight, engine, _ = make()
     stream = in_flight.submit(request("a", [1], 1))
     in_flight.on_outputs([StepOutput(id="a", tokens=[Token(7)])])
@@ -139,7 +139,7 @@ async def test_a_task_returns_its_result():
     assert in_flight.empty.is_set()
 
 
-async def test_deadlines_are_kept_here_while_there_is_no_engine():
+async def test_deadlines_are_enforced_while_there_is_no_engine():
     in_flight, _, clock = make("restarting")
     late = in_flight.submit(request("late", [1], 5, deadline_ms=(clock.now + 1) * 1000))
     in_flight.submit(request("other", [1], 5))
@@ -151,7 +151,7 @@ async def test_deadlines_are_kept_here_while_there_is_no_engine():
     assert [stream.request.id for stream in in_flight.streams] == ["other"]
 
 
-async def test_an_engine_that_will_not_come_back_fails_everything():
+async def test_engine_that_will_not_restart_fails_every_request():
     in_flight, _, _ = make()
     stream = in_flight.submit(request("a", [1], 5))
     running = asyncio.create_task(in_flight.run(EraseSlot([1])))
@@ -163,7 +163,7 @@ async def test_an_engine_that_will_not_come_back_fails_everything():
     assert in_flight.empty.is_set()
 
 
-async def test_the_mean_duration_matches_that_of_finished_requests():
+async def test_mean_duration_is_that_of_finished_requests():
     in_flight, _, clock = make()
     for seconds in (1.0, 3.0):
         in_flight.submit(request("a", [1], 5))

@@ -15,7 +15,7 @@ from support.quick import every
 INPUTS = [[5, 6, 7], [8], [9, 9]]
 
 
-def test_results_come_whole():
+def test_result_arrives_whole():
     async def main():
         async with running() as client:
             result = await client.run(Embed(INPUTS))
@@ -26,7 +26,7 @@ def test_results_come_whole():
     run(main)
 
 
-def test_a_result_larger_than_a_frame_comes_in_several():
+def test_result_larger_than_a_frame_arrives_in_several():
     async def main():
         async with running() as client:
             n = 9 << 20
@@ -36,7 +36,7 @@ def test_a_result_larger_than_a_frame_comes_in_several():
     run(main)
 
 
-def test_work_and_streams_take_turns():
+def test_tasks_and_streams_take_turns():
     async def main():
         async with running("--step-ms", "2") as client:
             stream = asyncio.create_task(collect(client.generate(request("a", [1, 2], 60))))
@@ -51,7 +51,7 @@ def test_work_and_streams_take_turns():
     run(main)
 
 
-def test_what_the_engine_refuses_is_reported():
+def test_task_the_engine_refuses_fails_with_its_reason():
     async def main():
         async with running() as client:
             with pytest.raises(TaskFailed, match="refused") as failed:
@@ -77,7 +77,7 @@ def test_the_queue_is_bounded():
     run(main)
 
 
-def test_whoever_stops_waiting_cancels(tmp_path):
+def test_cancelled_wait_cancels_the_task(tmp_path):
     async def main():
         async with running("--step-ms", "20", "--dir", str(tmp_path)) as client:
             calls = tmp_path / "calls"
@@ -92,7 +92,7 @@ def test_whoever_stops_waiting_cancels(tmp_path):
     run(main)
 
 
-def test_after_a_death_it_is_done_again(tmp_path):
+def test_task_is_run_again_after_a_crash(tmp_path):
     async def main():
         async with running("--step-ms", "5", "--dir", str(tmp_path)) as client:
             inputs = [[i] for i in range(1, 40)]
@@ -124,7 +124,7 @@ def test_a_task_that_kills_the_engine_fails_and_the_others_continue(deadly):
     run(main)
 
 
-def test_an_engine_that_is_gone_for_good_fails_what_waits(tmp_path):
+def test_engine_failed_for_good_fails_waiting_tasks(tmp_path):
     async def main():
         async with running("--step-ms", "20", "--dir", str(tmp_path), "--fail-from", "1") as client:
             task = asyncio.create_task(client.run(Embed([[1]] * 1000)))
@@ -138,7 +138,7 @@ def test_an_engine_that_is_gone_for_good_fails_what_waits(tmp_path):
     run(main)
 
 
-def test_stopping_waits_for_work_and_then_ends_it():
+def test_stop_waits_for_tasks_then_cancels_them():
     async def main():
         async with running("--step-ms", "10") as client:
             short = asyncio.create_task(client.run(Embed([[1]] * 5)))

@@ -43,20 +43,20 @@ def recovery(clock):
     return Recovery(parallel=2, clock=clock)
 
 
-def test_delays_double_and_too_many_crashes_give_up_the_engine(recovery):
+def test_delays_double_until_too_many_crashes_give_up_the_engine(recovery):
     decisions = [recovery.on_crash([]) for _ in range(MAX_CRASHES + 1)]
     assert [d.delay_s for d in decisions] == [0.0, FIRST_DELAY_S, 2 * FIRST_DELAY_S, 4 * FIRST_DELAY_S]
     assert [d.give_up for d in decisions] == [False, False, False, True]
 
 
-def test_crashes_outside_of_the_window_do_not_count(recovery, clock):
+def test_crashes_outside_the_window_do_not_count(recovery, clock):
     for _ in range(10):
         decision = recovery.on_crash([])
         assert (decision.give_up, decision.delay_s) == (False, 0.0)
         clock.now += WINDOW_S
 
 
-def test_only_what_may_have_been_running_is_counted(recovery):
+def test_crash_counts_only_for_requests_that_may_have_been_running(recovery):
     streams = [Item(), Item(sent=False), Item(), Item()]
     tasks = [Item(), Item(sent=False)]
     recovery.on_crash(streams, tasks)
@@ -64,13 +64,13 @@ def test_only_what_may_have_been_running_is_counted(recovery):
     assert [item.crashes for item in tasks] == [1, 0]
 
 
-def test_as_many_requests_of_a_client_as_fit_may_have_been_running(recovery):
+def test_crash_counts_for_as_many_requests_of_a_client_as_fit(recovery):
     streams = [Item(client="a"), Item(client="a", priority=1), Item(client="a"), Item(client="b")]
     recovery.on_crash(streams)
     assert [item.crashes for item in streams] == [1, 0, 1, 1]
 
 
-def test_a_request_that_has_begun_counts_before_one_that_may_not_have(recovery):
+def test_crash_counts_for_begun_requests_first(recovery):
     streams = [Item(), Item(priority=-1), Item(has_progress=True, priority=5)]
     recovery.on_crash(streams)
     assert [item.crashes for item in streams] == [0, 1, 1]

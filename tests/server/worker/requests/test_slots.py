@@ -20,7 +20,7 @@ def enter(slots: Slots, id: str, prompt: list[int], **fields) -> Stream:
     return stream
 
 
-def test_a_named_slot_is_shared_with_what_runs_there():
+def test_requested_slot_is_shared_with_the_request_running_there():
     slots = make_slots()
     first, second = enter(slots, "a", [1], slot=1), enter(slots, "b", [2], slot=1)
     assert (first.request.slot, second.request.slot) == (1, 1)
@@ -28,7 +28,7 @@ def test_a_named_slot_is_shared_with_what_runs_there():
     assert slots[1].stream is second
 
 
-def test_a_slot_that_does_not_exist_counts_as_none_named():
+def test_requested_slot_that_does_not_exist_is_ignored():
     slots = make_slots()
     assert enter(slots, "a", [1], slot=7).request.slot == 0
 
@@ -47,7 +47,7 @@ def test_a_short_common_prefix_does_not_displace_a_sequence():
     assert enter(slots, "a", [1, *range(200, 220)]).request.slot == 1  # never used
 
 
-def test_without_a_common_prefix_the_slot_unused_for_longest_is_taken():
+def test_request_without_a_common_prefix_takes_the_least_recently_used_slot():
     slots = make_slots()
     slots[0].keep([1])
     slots[1].keep([2])
@@ -65,7 +65,7 @@ def test_a_request_beyond_the_slots_waits_for_the_first_that_is_free():
     assert list(slots[1].tokens) == [2]
 
 
-def test_a_request_that_ends_while_it_waits_is_kept_in_the_oldest_slot():
+def test_request_that_ends_while_waiting_is_kept_in_the_oldest_slot():
     slots = make_slots(1)
     enter(slots, "a", [1])
     waiting = enter(slots, "b", [2])
@@ -75,7 +75,7 @@ def test_a_request_that_ends_while_it_waits_is_kept_in_the_oldest_slot():
     assert slots[0].stream is not None
 
 
-def test_a_prefix_of_another_salt_chooses_no_slot():
+def test_prefix_of_another_salt_chooses_no_slot():
     slots = make_slots(3)
     slots[2].keep([1, 2, 3, 4], salt="theirs")
     assert enter(slots, "a", [1, 2, 3, 4]).request.slot == 0

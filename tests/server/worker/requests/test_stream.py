@@ -62,7 +62,7 @@ async def test_a_stream_pauses_at_the_high_water_mark_and_resumes_at_the_low_one
     assert owner.calls == ["pause", "resume"]
 
 
-async def test_a_read_timeout_runs_unless_the_client_reads_before():
+async def test_read_timeout_expires_unless_the_client_reads_in_time():
     stream, _, _ = make_stream()
     expired = asyncio.Event()
     stream.set_read_timeout(0.0, expired.set)
@@ -78,7 +78,7 @@ async def test_a_read_timeout_runs_unless_the_client_reads_before():
     assert not expired.is_set()
 
 
-async def test_of_prefill_progress_only_the_latest_is_kept():
+async def test_only_the_latest_prefill_progress_is_kept():
     stream, _, _ = make_stream()
     assert stream.info("m").state == "queued"
     for processed in (1, 2, 3):
@@ -88,7 +88,7 @@ async def test_of_prefill_progress_only_the_latest_is_kept():
     assert [output.processed async for output in stream] == [3, None]
 
 
-async def test_a_continuation_has_the_received_tokens_and_the_state_after_them():
+async def test_continuation_has_the_received_tokens_and_sampler_state():
     stream, _, _ = make_stream(generated=[9])
     assert stream.continuation() is stream.request
     stream.push(StepOutput(id="a", tokens=[Token(4), Token(5, sampler_state=2.5)]))
@@ -116,7 +116,7 @@ async def test_timings_after_a_restart_match_those_of_the_whole_request():
     assert timings[2] == Timings(prompt_n=3, prompt_ms=8.0, predicted_n=3, predicted_ms=2000.0)
 
 
-async def test_an_end_on_the_server_s_side_has_the_timings_known_here():
+async def test_stream_ended_by_the_server_has_the_timings_known_so_far():
     stream, _, clock = make_stream()
     stream.push(token(1, timings=Timings(prompt_n=3)))
     clock.now += 1.0
@@ -126,7 +126,7 @@ async def test_an_end_on_the_server_s_side_has_the_timings_known_here():
     assert (outputs[-1].timings.prompt_n, outputs[-1].timings.predicted_ms) == (3, 1000.0)
 
 
-async def test_a_failure_is_raised_after_what_was_queued():
+async def test_failure_is_raised_after_queued_outputs():
     stream, _, _ = make_stream()
     stream.push(token(1))
     stream.fail(RuntimeError("gone"))
@@ -138,7 +138,7 @@ async def test_a_failure_is_raised_after_what_was_queued():
         await anext(stream)
 
 
-async def test_closing_leaves_once_and_ends_a_waiting_reader():
+async def test_close_leaves_once_and_ends_a_waiting_reader():
     stream, owner, _ = make_stream()
     reading = asyncio.create_task(collect(stream))
     await asyncio.sleep(0)
@@ -148,14 +148,14 @@ async def test_closing_leaves_once_and_ends_a_waiting_reader():
     assert await reading == ([], None, None)
 
 
-async def test_closing_a_finished_stream_does_not_leave():
+async def test_close_of_a_finished_stream_does_not_leave():
     stream, owner, _ = make_stream()
     stream.push(token(1, finish=FinishReason.STOP))
     await stream.aclose()
     assert owner.calls == []
 
 
-async def test_a_token_clears_the_crashes():
+async def test_token_resets_the_crash_count():
     stream, _, _ = make_stream()
     stream.crashes = 2
     stream.push(StepOutput(id="a", processed=1))

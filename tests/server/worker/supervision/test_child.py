@@ -10,7 +10,7 @@ from server.worker.supervision import child
 from server.worker.supervision.child import describe_exit
 
 
-def test_describe_exit_quotes_the_last_log():
+def test_describe_exit_quotes_the_last_log_line():
     bus = ["loading", "Fatal Python error: Bus error", "Current thread 0x00", '  File "x.py", line 1']
     assert describe_exit(-7, bus[1:]).endswith("last log: Fatal Python error: Bus error")
     assert describe_exit(-7, bus).endswith("last log: loading")
@@ -27,7 +27,7 @@ def reader(caplog):
     return child._LogReader("m")
 
 
-def test_log_lines_are_put_together_and_only_warnings_are_kept(reader, caplog):
+def test_log_lines_are_joined_and_only_warnings_are_kept(reader, caplog):
     for data in (b"<20>engine: lo", b"aded\n<30>engine: odd\nplain", b" text\n\n"):
         reader.data_received(data)
     assert list(reader.lines) == ["odd", "plain text"]
@@ -39,7 +39,7 @@ def test_a_line_without_end_is_cut(reader):
     assert [len(line) for line in reader.lines] == [4096]
 
 
-def test_the_last_line_counts_without_its_end(reader):
+def test_last_line_without_a_line_break_counts(reader):
     reader.data_received(b"Aborted")
     reader.connection_lost(None)
     assert list(reader.lines) == ["Aborted"]

@@ -55,7 +55,7 @@ def test_a_stopped_process_is_noticed_within_10_s_and_killed_soon_after():
     assert engine.silent(0.25).hung
 
 
-def test_a_process_that_wakes_up_in_time_is_well_again():
+def test_process_that_wakes_up_in_time_is_healthy_again():
     engine = Engine(CPU)
     assert engine.silent(9.0).reason
     engine.liveness.on_heartbeat(Heartbeat(0.0, 9.0, 0.0))
@@ -100,7 +100,7 @@ def test_a_step_that_reads_evicted_weights_is_not_a_hang():
     assert engine.liveness.check() == Verdict()
 
 
-def test_a_slow_machine_has_longer_steps_than_the_timeout():
+def test_timeout_grows_with_the_longest_step():
     assert Engine(CPU).step(1100, computes=True, longest_s=120.0) == Verdict()
     assert Engine(CPU).step(1210, computes=True, longest_s=120.0).hung
 
@@ -114,19 +114,19 @@ def test_a_step_that_does_nothing_is_noticed_within_10_s_and_killed_after_30_s(i
     assert engine.step(1, computes=False, longest_s=0.1, begun_s=30).hung
 
 
-def test_a_driver_that_hangs_in_a_busy_loop_shows_where_only_it_computes():
+def test_busy_loop_counts_as_a_hang_only_if_a_gpu_computes():
     assert Engine(GPU).step(31, computes=True, longest_s=0.1, rows=2048, most_rows=1).hung
     assert not Engine(CPU).step(31, computes=True, longest_s=0.1, rows=2048, most_rows=1).hung
 
 
-def test_a_silent_step_is_judged_by_the_steps_before():
+def test_timeout_of_a_silent_step_follows_earlier_steps():
     engine = Engine(GPU)
     assert engine.step(50, computes=False, longest_s=6.0) == Verdict()
     assert not engine.step(9, computes=False, longest_s=6.0, begun_s=50).hung
     assert engine.step(2, computes=False, longest_s=6.0, begun_s=59).hung
 
 
-def test_a_first_step_on_another_machine_is_waited_for():
+def test_first_step_on_another_machine_is_reported_but_not_a_hang():
     verdict = Engine(RPC).step(500, computes=False)
     assert verdict.reason
     assert not verdict.hung
@@ -146,7 +146,7 @@ def test_after_a_step_was_cut_off_the_next_may_take_twice_as_long():
     assert engine.step(31, computes=False).hung
 
 
-def test_a_new_message_of_the_engines_thread_ends_the_step():
+def test_new_message_of_the_engine_thread_ends_the_step():
     engine = Engine(GPU)
     assert engine.step(20, computes=False).reason
     engine.liveness.on_progress()
@@ -154,7 +154,7 @@ def test_a_new_message_of_the_engines_thread_ends_the_step():
     assert engine.liveness.step_s == 0.0
 
 
-def test_loading_may_hold_pythons_lock_and_compute_for_long():
+def test_loading_that_holds_the_gil_and_computes_is_not_a_hang():
     assert Engine().silent(29) == Verdict()
     assert Engine().silent(61).hung
     assert Engine().step(3600, computes=True) == Verdict()
@@ -167,7 +167,7 @@ def test_loading_that_does_nothing_is_killed_after_30_s():
     assert engine.step(20, computes=False, begun_s=11).hung
 
 
-def test_a_server_that_was_stopped_itself_blames_nobody():
+def test_stopped_server_does_not_count_as_an_engine_hang():
     engine = Engine(CPU)
     engine.now += 3600
     engine.liveness.on_heartbeat(Heartbeat(3600.0, 3600.0, 0.1))  # the engine was stopped in a step, too

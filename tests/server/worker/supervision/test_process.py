@@ -9,7 +9,7 @@ from server.worker.supervision import process
 from server.worker.supervision.process import StartedProcess
 
 
-def test_the_engine_process_does_not_get_secrets(monkeypatch):
+def test_engine_process_gets_no_secrets(monkeypatch):
     secrets = ("GGSERVE_API_KEY", PASSWORD_VARIABLE)
     for name in secrets:
         monkeypatch.setenv(name, "secret")

@@ -84,7 +84,7 @@ def test_the_timings_of_a_resumed_stream_match_those_of_the_whole():
     run(main)
 
 
-def test_mirostat_continues_with_its_state():
+def test_mirostat_state_survives_a_restart():
     async def main():
         async with running("--step-ms", "2") as client:
             task = asyncio.create_task(collect(client.generate(request("a", [1], 100, mirostat=2))))
@@ -95,7 +95,7 @@ def test_mirostat_continues_with_its_state():
     run(main)
 
 
-def test_kill_9_twice(tmp_path):
+def test_kill_9_twice_streams_continue(tmp_path):
     async def main():
         async with running("--step-ms", "3", "--dir", str(tmp_path)) as client:
             tasks = [
@@ -116,7 +116,7 @@ def test_kill_9_twice(tmp_path):
     run(main)
 
 
-def test_kill_9_during_a_long_prompt():
+def test_kill_9_during_a_long_prompt_stream_continues():
     async def main():
         async with running("--step-ms", "10") as client:
             prompt = list(range(600))  # clear of the tokens with side effects
@@ -128,7 +128,7 @@ def test_kill_9_during_a_long_prompt():
     run(main)
 
 
-def test_kill_9_while_it_reloads(tmp_path):
+def test_kill_9_while_reloading_stream_continues(tmp_path):
     async def main():
         async with running("--step-ms", "2", "--dir", str(tmp_path), "--die-loading", "1", "2") as client:
             task = asyncio.create_task(collect(client.generate(request("a", [1], 80))))
@@ -156,7 +156,7 @@ def test_a_paused_stream_stays_paused_after_a_restart(tmp_path):
     run(main)
 
 
-def test_an_idle_engine_is_restarted_too():
+def test_idle_engine_is_restarted():
     async def main():
         async with running() as client:
             kill(client)
@@ -216,7 +216,7 @@ def test_an_engine_that_keeps_dying_fails_for_good(tmp_path):
     run(main)
 
 
-def test_a_reload_that_fails_is_tried_again_and_then_given_up(tmp_path):
+def test_failed_reload_is_retried_then_given_up(tmp_path):
     async def main():
         async with running("--dir", str(tmp_path), "--fail-from", "1") as client:
             stream = client.generate(request("a", [1], 100_000))
@@ -229,7 +229,7 @@ def test_a_reload_that_fails_is_tried_again_and_then_given_up(tmp_path):
     run(main)
 
 
-def test_a_reload_for_which_there_is_no_memory_is_tried_until_there_is(tmp_path, monkeypatch, caplog):
+def test_reload_without_memory_is_retried_until_there_is_some(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(supervisor, "PASSING_RETRY_S", 0.02)
     n = 2 * recovery.MAX_CRASHES
 
@@ -263,7 +263,7 @@ def test_a_reload_without_memory_is_given_up_where_another_load_could_make_room(
     run(main)
 
 
-def test_a_client_may_disconnect_or_be_cancelled_while_there_is_no_engine(tmp_path):
+def test_disconnect_cancel_and_deadline_take_effect_while_there_is_no_engine(tmp_path):
     async def main():
         clock = Clock()
         async with running("--dir", str(tmp_path), "--load-ms", "300", clock=clock) as client:
@@ -287,7 +287,7 @@ def test_a_client_may_disconnect_or_be_cancelled_while_there_is_no_engine(tmp_pa
     run(main)
 
 
-def test_an_abort_is_explained_by_its_last_words(caplog):
+def test_abort_is_explained_by_its_last_log_line(caplog):
     async def main():
         async with running() as client:
             _, finish, error = await collect(client.generate(request("a", [fake.ABORT], 5)))
@@ -298,7 +298,7 @@ def test_an_abort_is_explained_by_its_last_words(caplog):
     assert "killed by SIGABRT; last log: ggml.c:1234: GGML_ASSERT(ne0 == 1) failed" in caplog.text
 
 
-def test_frames_that_cannot_be_read_end_the_process():
+def test_unreadable_frames_end_the_process():
     async def main():
         async with running() as client:
             os.kill(client.pid, signal.SIGSTOP)  # what arrives now is ours
@@ -311,7 +311,7 @@ def test_frames_that_cannot_be_read_end_the_process():
     run(main)
 
 
-def test_a_seed_that_was_given_is_kept(tmp_path):
+def test_given_seed_is_kept_after_a_restart(tmp_path):
     async def main():
         async with running("--dir", str(tmp_path)) as client:
             requested = request("a", [1], 3)
@@ -322,7 +322,7 @@ def test_a_seed_that_was_given_is_kept(tmp_path):
     run(main)
 
 
-def test_the_fake_is_what_these_tests_think():
+def test_fake_engine_generates_text_that_depends_on_the_prompt():
     assert FAKE.exists()
     assert text_of([1], 50) != text_of([2], 50)
     assert text_of([1], 5)[4:] == text_of([1, *text_of([1], 4)], 1)

@@ -269,7 +269,7 @@ async def infill(body, engine):
     return response.json()
 
 
-async def test_the_gap_stands_between_its_marks():
+async def test_infill_prompt_has_prefix_suffix_and_middle_tokens():
     engine = fim_engine()
     body = await infill({"input_prefix": "a = ", "prompt": "b", "input_suffix": "\nend"}, engine)
     assert engine.seen[0].prompt == [BOS, PRE, *text("a = b"), SUF, *text("\nend"), MID]
@@ -277,13 +277,13 @@ async def test_the_gap_stands_between_its_marks():
     assert body["stop_type"] == "eos"
 
 
-async def test_text_is_never_a_special_token():
+async def test_infill_texts_are_never_read_as_special_tokens():
     engine = fim_engine()
     await infill({"input_prefix": "</s><|end|>", "input_suffix": "<s>"}, engine)
     assert engine.seen[0].prompt == [BOS, PRE, *text("</s><|end|>"), SUF, *text("<s>"), MID]
 
 
-async def test_other_files_come_first():
+async def test_extra_files_come_before_the_prefix():
     extra = [{"filename": "a.h", "text": "int a;"}, {"text": "int b;"}]
     body = {"input_prefix": "x", "input_suffix": "y", "input_extra": extra}
     engine = fim_engine(repository=True)
@@ -298,7 +298,7 @@ async def test_other_files_come_first():
     assert plain.seen[0].prompt == [BOS, *before, PRE, *text("x"), SUF, *text("y"), MID]
 
 
-async def test_what_does_not_fit_is_left_out_with_a_warning():
+async def test_extra_files_that_do_not_fit_are_left_out_with_a_warning():
     engine = fim_engine(n_ctx=64)
     long = "one two three four five six seven eight nine ten " * 20
     body = {"input_prefix": long, "input_suffix": long, "input_extra": [{"text": long}], "n_predict": 8}
@@ -315,7 +315,7 @@ async def test_what_does_not_fit_is_left_out_with_a_warning():
     ]
 
 
-async def test_a_gap_without_texts():
+async def test_infill_of_empty_texts_has_only_special_tokens():
     assert gap(fim_tokenizer(), "", "", [ExtraFile("")]).prompt(fim_tokenizer())[-3:] == [PRE, SUF, MID]
 
 
@@ -338,7 +338,7 @@ async def test_invalid_requests_are_refused(change, param):
         assert error_of(await http.post("/infill", json=body), 400)["param"] == param
 
 
-async def test_a_model_without_the_tokens_says_so():
+async def test_model_without_infill_tokens_is_refused():
     async with client() as http:
         error = error_of(await http.post("/infill", json={"input_prefix": "a", "input_suffix": "b"}), 501)
         assert error["code"] == "not_supported"
@@ -347,7 +347,7 @@ async def test_a_model_without_the_tokens_says_so():
         assert (error["param"], error["code"]) == ("suffix", "unsupported_value")
 
 
-async def test_suffix_of_a_completion():
+async def test_suffix_of_a_completion_makes_an_infill_prompt():
     engine = fim_engine()
     async with client(engine) as http:
         body = {"prompt": ["a", text("c")], "suffix": "b", "echo": True}
