@@ -204,6 +204,16 @@ def test_progress_and_description(tmp_path: Path) -> None:
     assert described["n_params"] == 2885888
 
 
+def test_progress_never_goes_back_with_a_draft_model() -> None:
+    fractions: list[float] = []
+    path = bundled_model()
+    params = engine.ModelParameters(use_gpu=False, n_threads=1, context_size=64, draft_model=str(path))
+    engine.load(path, params, progress=lambda f, t: fractions.append(f)).close()
+    assert fractions == sorted(fractions)
+    assert fractions.count(1.0) >= 1
+    assert any(0.9 < fraction < 1.0 for fraction in fractions)  # of the draft model
+
+
 def test_mlock_locks_weights_and_cache_or_names_the_limit() -> None:
     def locked() -> int:
         status = Path("/proc/self/status").read_text()
