@@ -70,7 +70,7 @@ def test_model_without_causal_attention_starts_nothing_that_generates(
     monkeypatch.setattr(model, "hp", replace(model.hp, causal=False))
     assert not model.generates
     for start in (model.scheduler, model.start_session, lambda: model.restore_session("x")):
-        with pytest.raises(ModelError, match="a llama model computes embeddings; it cannot generate text"):
+        with pytest.raises(ModelError, match="a llama model makes embeddings; it cannot generate text"):
             start()
 
 
