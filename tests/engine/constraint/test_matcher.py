@@ -47,6 +47,7 @@ def test_copy_is_independent_including_its_names() -> None:
         assert one.accepts(ord('"')) == takes_b
 
 
+@pytest.mark.exhaustive  # takes seconds
 def test_ambiguous_grammar_is_refused_before_it_takes_long() -> None:
     matcher = compiler().compile(Constraint("lark", 'start: e\ne: e e | e e e | "x" | ""'))
     mask = array("I", bytes(4 * compiler().n_words))

@@ -275,6 +275,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
+@pytest.mark.exhaustive  # takes seconds
 def test_memory_is_a_few_times_the_largest_tensor(tmp_path: Path) -> None:
     width = 1 << 18
     folder = changed(tmp_path, num_hidden_layers=1, intermediate_size=width)

@@ -42,6 +42,7 @@ def run(workfile: Workfile, cases: list[Mutation], *, with_info: bool = False) -
     return accepted, len(cases) - accepted
 
 
+@pytest.mark.exhaustive  # takes seconds
 def test_damage_to_any_header_byte_is_refused_or_read(tmp_path):
     data = tiny_llama(n_layers=1, n_vocab=8).build()
     cases = list(every_byte(data, masks=(0xFF, 0x01)))

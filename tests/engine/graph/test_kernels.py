@@ -38,7 +38,8 @@ def test_kernels_compile_for_each_target(cpu: str, source: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads GNU nm's letters for symbols")
-@pytest.mark.parametrize("source", every(9, TARGETED))
+@pytest.mark.exhaustive  # compiles
+@pytest.mark.parametrize("source", TARGETED)
 def test_the_linker_shares_no_function_of_a_file_with_a_target(source: str, tmp_path: Path) -> None:
     """It would keep one copy for all files, and a processor that lacks the target would run into it."""
     include = pinned_package() / "vendor" / "llama.cpp" / "ggml" / "include"
