@@ -45,6 +45,7 @@ log = logging.getLogger("ggserve")
 
 # The engine of a model, which may take so many bytes (None: what is free). It is started by the loader.
 EngineFactory = Callable[[ServedModel, int | None], Engine]
+BLOCKED_CHECK_S = 1.0
 PATIENCE_S = 10.0  # for a model to be without requests, before one that is never gets no new ones
 
 
@@ -213,8 +214,9 @@ class Loader:
         return True
 
     async def _unused(self, residency: Residency) -> None:
-        while residency.n_users:
-            await self.changes.wait()
+        """Wait until no request uses the engine, or until none can end because a device or memory is gone."""
+        while residency.n_users and not residency.engine.blocked:
+            await self.changes.wait(BLOCKED_CHECK_S)
 
     async def _retire(self, residency: Residency) -> None:
         await self._unused(residency)

@@ -82,7 +82,7 @@ class ReplicatedEngine:
     ) -> None:
         self.name = name
         self.state, self.detail, self.progress = "loading", "waiting for a replica", 0.0
-        self.stalled = self.replaced = False
+        self.stalled = self.blocked = self.replaced = False
         self.restarts = 0  # of requests whose replica was lost
         self.info: dict[str, Any] | None = None
         self.tokenizer: Any = None

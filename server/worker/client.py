@@ -95,6 +95,11 @@ class EngineClient:
         self._supervisor.waits_for_memory = waits
 
     @property
+    def blocked(self) -> bool:
+        """Whether the model cannot be loaded again before a device or memory is back."""
+        return self._supervisor.blocked
+
+    @property
     def state(self) -> str:
         if self._stopping:
             return "stopped"

@@ -51,7 +51,7 @@ class Supervisor:
 
     state, detail, progress: see `server.worker.client.EngineClient`. info: the model's description, once
     loaded. stalled: in words, that the process shows no progress, or "". liveness: decides that.
-    waits_for_memory: see there, too.
+    waits_for_memory, blocked: see there, too.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class Supervisor:
         self.restarts = 0
         self.stalled = ""
         self.waits_for_memory = True
+        self.blocked = False
         self._name, self._listener, self._argv = name, listener, argv
         self.load = load  # what the next process loads
         self._tick_s = min(TICK_S, liveness.interval_s)
@@ -177,7 +178,6 @@ class Supervisor:
         self._listener.on_failed()
 
     async def _keep_alive(self) -> None:
-        waits = False
         try:
             while True:
                 reason = await self._run_child()
@@ -192,12 +192,12 @@ class Supervisor:
                     self.fail(obstacle)
                     return
                 if self._must_wait:  # not the engine's fault, and it may pass
-                    if not waits:
+                    if not self.blocked:
                         log.error("[%s] %s; retrying every %.0f s", self._name, reason, PASSING_RETRY_S)
-                    waits, self.detail = True, reason
+                    self.blocked, self.detail = True, reason
                     await asyncio.sleep(PASSING_RETRY_S)
                     continue
-                waits = False
+                self.blocked = False
                 log.error("[%s] %s", self._name, reason)
                 decision = self._listener.on_exit()
                 if decision.give_up:
@@ -281,6 +281,7 @@ class Supervisor:
                 self.info = info
                 self._liveness.on_loaded(info)
                 self.state, self.detail, self.progress = "ready", "ready", 1.0
+                self.blocked = False
                 self._first_load.set()
                 self._listener.on_ready()
             case wire.LoadFailure(kind, text):

@@ -96,6 +96,22 @@ async def test_model_that_is_never_idle_is_unloaded_eventually(monkeypatch):
     ]
 
 
+async def test_model_whose_device_is_gone_makes_room_without_waiting_for_its_requests(monkeypatch):
+    monkeypatch.setattr("server.registry.loader.PATIENCE_S", 0.05)
+    monkeypatch.setattr("server.registry.loader.BLOCKED_CHECK_S", 0.01)
+    models = Models("ab", max_models=1)
+    await models.registry.wait(models["a"])  # never released
+    other = asyncio.create_task(models.use("b"))
+    await settle()
+    models.now += 1
+    models.registry.changes.notify()
+    await settle()
+    assert models.states() == "a draining, b loading"
+    models.made[0].blocked = True
+    await other
+    assert models.log == ["load a", "loaded a", "stop a", "load b", "loaded b"]
+
+
 async def test_memory_budget_unloads_only_as_many_models_as_needed():
     models = Models("abc", memory=250)
     await models.use("a")

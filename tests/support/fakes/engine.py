@@ -79,7 +79,8 @@ class FakeEngine:
         self.gate.set()
         self.logprob_of: Callable[[int], float] = lambda id: -0.5
         self.state, self.detail, self.progress = "ready", "", 1.0
-        self.stalled, self.restarts, self.full, self.replaced = False, 0, False, False
+        self.stalled, self.blocked, self.full, self.replaced = False, False, False, False
+        self.restarts = 0
         self.info: dict[str, Any] | None = {
             "architecture": "llama",
             "n_ctx": n_ctx,

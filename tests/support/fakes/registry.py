@@ -23,7 +23,7 @@ class ScriptedEngine:
         self.state, self.progress, self.replaced, self.detail = "loading", 0.0, False, ""
         self.info: dict[str, Any] | None = None
         self.gate = asyncio.Event()
-        self.killed = False
+        self.killed = self.blocked = False
 
     async def start(self) -> None:
         self.log.append(f"load {self.name}")

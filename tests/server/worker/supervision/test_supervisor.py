@@ -238,10 +238,13 @@ def test_reload_without_memory_is_retried_until_there_is_some(tmp_path, monkeypa
         async with running("--dir", str(tmp_path), "--no-memory", *starts) as client:
             stream = client.generate(request("a", [1], 500))
             tokens = (await anext(stream)).tokens
+            assert not client.blocked
             kill(client)
+            await until(lambda: client.blocked)
             more, finish, _ = await collect(stream)
             assert [token.id for token in tokens] + more == text_of([1], 500)
             assert finish is FinishReason.LENGTH
+            assert not client.blocked
             assert len((tmp_path / "starts").read_text().split()) == n + 2
 
     run(main)
