@@ -35,6 +35,8 @@ def convert(folder: Path, path: Path, name: str, fix: Fix | None) -> None:
     hparams = conversion.ModelBase.load_hparams(folder, False)
     stated = json.loads((folder / "config.json").read_text())
     hparams |= stated
+    if stated["model_type"] == "nomic_bert":
+        hparams.setdefault("rotary_emb_scale_base", None)  # which transformers 5.24 leaves out
     if stated["model_type"] == "nemotron_h":  # its class states experts for models without any
         hparams = stated
     cls = conversion.get_model_class(hparams["architectures"][0])

@@ -1,11 +1,11 @@
 """Makes the golden files of this folder: tiny random models and what transformers says they compute.
 
-    python -m venv hf && hf/bin/pip install torch==2.13.0 transformers==5.23.0 gguf==0.19.0
+    python -m venv hf && hf/bin/pip install torch==2.13.0 transformers==5.24.0 gguf==0.19.0
     hf/bin/python tests/golden/make.py [NAME …] [--list]
 
 Every variant of `variants/` becomes NAME.gguf (float32, in the layout that llama.cpp's converter
 gives) and NAME.npz (see `reference`), some also the folder hf/NAME that the GGUF was converted from.
-Runs on the CPU and gives the same bytes every time.
+Runs on the CPU and gives the same bytes every time on the same processor.
 """
 
 from __future__ import annotations
