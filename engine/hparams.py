@@ -43,6 +43,9 @@ class Rope:
         return replace(self, factors=factors, ext_factor=0.0, freq_scale=1.0, attn_factor=scale)
 
 
+RoutingWeights = Literal["softmax", "sigmoid", "selected", "sparsemixer"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Routing:
     """How a router chooses experts, and weights what they return.
@@ -55,7 +58,7 @@ class Routing:
     those of better experts (arXiv 2409.12136).
     """
 
-    weights: Literal["softmax", "sigmoid", "selected", "sparsemixer"] = "softmax"
+    weights: RoutingWeights = "softmax"
     renormalise: bool = True
     scale: float = 1.0
     n_groups: int = 1

@@ -123,9 +123,9 @@ def test_names_contain_no_participles() -> None:
 def test_names_in_tests_are_no_participles() -> None:
     """Names of tests are sentences, in which such a word may stand."""
     texts = {path: path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("*.py"))}
-    word = re.compile(rf"\b({'|'.join(PARTICIPLES)})\b")  # parsing all files would take seconds
+    word = re.compile(rf"\b({'|'.join(PARTICIPLES)})\b", re.I)  # parsing all files would take seconds
     trees = {path: ast.parse(text) for path, text in texts.items() if word.search(text)}
-    assert not [(path.name, name) for path in trees for name in names(trees[path]) if name in PARTICIPLES]
+    assert not [(p.name, n) for p, tree in trees.items() for n in names(tree) if n.lower() in PARTICIPLES]
 
 
 def test_no_file_is_too_long() -> None:
@@ -163,6 +163,13 @@ def test_every_import_of_support_exists() -> None:
         if not any((support / name.replace(".", "/")).with_suffix(suffix).exists() for suffix in (".py", ""))
     }
     assert absent == set()
+
+
+def test_graphs_hardly_use_any() -> None:
+    folders = ("engine/architectures/", "engine/nn/", "engine/graph/")
+    texts = [text for path, (text, _) in sources().items() if path.startswith(folders)]
+    uses = [line for text in texts for line in text.splitlines() if re.search(r"^(?!from ).*\bAny\b", line)]
+    assert len(uses) < 10, uses
 
 
 def test_every_class_name_is_unique() -> None:

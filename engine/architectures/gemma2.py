@@ -4,7 +4,7 @@
 """
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -24,16 +24,15 @@ class Gemma2(Decoder):
     @classmethod
     def read(cls, reader: HParamsReader) -> HParams:
         n_layer, n_embd = reader.integer("block_count"), reader.integer("embedding_length")
-        more: dict[str, Any] = {}
-        if n_layer == LAYERS_OF_27B and not reader.has("attention.scale"):
-            more["attention_scale"] = 1.0 / math.sqrt(n_embd / reader.integer("attention.head_count"))
+        n_head = reader.integer("attention.head_count")
+        scale = 1.0 / math.sqrt(n_embd / n_head) if n_layer == LAYERS_OF_27B else 0.0
         return reader.hparams(
             rope="neox",
             embedding_scale=math.sqrt(n_embd),
             windows=reader.windows(n_layer, pattern=cls.full_each, default=WINDOW),
             attention_softcap=reader.number("attn_logit_softcapping", 0.0),
             logit_softcap=reader.number("final_logit_softcapping", 0.0),
-            **more,
+            attention_scale=reader.number("attention.scale", scale),
         )
 
     def layer(self, binder: Binder, i: int) -> Layer:

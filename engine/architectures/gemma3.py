@@ -4,7 +4,7 @@ Five of six layers have a window and a different RoPE base (arXiv 2503.19786).
 """
 
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from engine.architectures.gemma2 import Gemma2
 from engine.hparams import HParams, Rope
@@ -25,13 +25,9 @@ class Gemma3(Gemma2):
         n_layer, n_embd = reader.integer("block_count"), reader.integer("embedding_length")
         n_head = reader.per_layer("attention.head_count", n_layer)[0]
         head_dim = reader.head_dim()
-        more: dict[str, Any] = {}
-        if n_layer == LAYERS_OF_27B and not reader.has("attention.scale"):
-            more["attention_scale"] = 1.0 / math.sqrt(n_embd / n_head)
+        scale = 1.0 / math.sqrt(n_embd / n_head) if n_layer == LAYERS_OF_27B else 0.0
         local = Rope(mode="neox", n_dims=head_dim, freq_base=reader.number("rope.freq_base_swa", 10000.0))
         reader.only("attention.causal", cls.causal)
-        if not cls.causal:
-            more["pooling"] = "mean"
         return reader.hparams(
             rope="neox",
             causal=cls.causal,
@@ -39,7 +35,8 @@ class Gemma3(Gemma2):
             embedding_scale=math.sqrt(n_embd),
             windows=reader.windows(n_layer, pattern=cls.full_each),
             logit_softcap=reader.number("final_logit_softcapping", 0.0),
-            **more,
+            attention_scale=reader.number("attention.scale", scale),
+            pooling="last" if cls.causal else "mean",
         )
 
     def attention(self, binder: Binder, i: int) -> Attention:

@@ -4,8 +4,6 @@ In these layers, scores grow with the position (arXiv 2501.19399). One expert pe
 its sigmoid. In published files, no key states the chunks or the growth.
 """
 
-from typing import Any
-
 from engine.architectures.llama import Llama
 from engine.hparams import HParams
 from engine.nn.attention import Attention
@@ -26,23 +24,32 @@ class Llama4(Llama):
     @classmethod
     def read(cls, reader: HParamsReader) -> HParams:
         windows = reader.windows(reader.n_layer(), WHOLE_EACH, CHUNK)
-        more: dict[str, Any] = {}
-        if any(windows):
-            more = {"windows": windows, "chunked": True, "unrotated": tuple(not w for w in windows)}
-            more["temperature_scale"] = reader.number("attention.temperature_scale", 0.1)
-            more["temperature_length"] = reader.integer("attention.temperature_length", CHUNK)
-            more["temperature_offset"] = 1
-        n_ff_shared = reader.integer("expert_feed_forward_length", 0)
-        step = reader.integer("interleave_moe_layer_step", 1)
-        routing = reader.routing("sigmoid")
+        chunked = any(windows)
         return reader.hparams(
-            rope="interleaved", n_ff_shared=n_ff_shared, experts_each=step, routing=routing, **more
+            rope="interleaved",
+            windows=windows if chunked else (),
+            chunked=chunked,
+            unrotated=tuple(not window for window in windows) if chunked else (),
+            temperature_scale=reader.number("attention.temperature_scale", 0.1) if chunked else 0.0,
+            temperature_length=reader.integer("attention.temperature_length", CHUNK) if chunked else 0,
+            temperature_offset=int(chunked),
+            n_ff_shared=reader.integer("expert_feed_forward_length", 0),
+            experts_each=reader.integer("interleave_moe_layer_step", 1),
+            routing=reader.routing("sigmoid"),
         )
 
     def attention(self, binder: Binder, i: int) -> Attention:
-        normed = self.hp.n_expert != EXPERTS_WITHOUT_NORMS and self.hp.rope_of(i) is not None
-        norms: Any = {"qk_norm": "head", "norm": self.plain_norm, "rotate_first": True} if normed else {}
-        return Attention(binder, self.hp, i, rope_factors=self.factors, **norms)
+        if self.hp.n_expert == EXPERTS_WITHOUT_NORMS or self.hp.rope_of(i) is None:
+            return Attention(binder, self.hp, i, rope_factors=self.factors)
+        return Attention(
+            binder,
+            self.hp,
+            i,
+            qk_norm="head",
+            norm=self.plain_norm,
+            rotate_first=True,
+            rope_factors=self.factors,
+        )
 
     def plain_norm(self, binder: Binder, name: str, shape: tuple[int, ...], layer: int) -> Norm:
         return RMSNorm(None, self.hp.eps)

@@ -2,9 +2,7 @@
 ReLU (arXiv 2504.03624).
 """
 
-from typing import Any
-
-from engine.hparams import HParams
+from engine.hparams import HParams, Routing
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
 from engine.nn.decoder import Decoder, Layer, Mixer
@@ -31,7 +29,7 @@ class NemotronH(Decoder):
         )
 
     @classmethod
-    def experts(cls, reader: HParamsReader) -> dict[str, Any]:
+    def experts(cls, reader: HParamsReader) -> dict[str, int | Routing]:
         """The fields of `HParams` that state what experts read and how they are chosen."""
         return {}
 

@@ -3,9 +3,8 @@
 One expert is shared by all rows. In Super, the others read and return narrower rows.
 """
 
-from typing import Any
-
 from engine.architectures.nemotron_h import NemotronH
+from engine.hparams import Routing
 from engine.nn.binder import Binder
 from engine.nn.decoder import Mixer
 from engine.nn.hparams_reader import HParamsReader
@@ -17,7 +16,7 @@ class NemotronHMoE(NemotronH):
     name = "nemotron_h_moe"
 
     @classmethod
-    def experts(cls, reader: HParamsReader) -> dict[str, Any]:
+    def experts(cls, reader: HParamsReader) -> dict[str, int | Routing]:
         return {"n_embd_expert": reader.integer("moe_latent_size", 0), "routing": reader.routing("sigmoid")}
 
     def mixer(self, binder: Binder, i: int) -> Mixer:

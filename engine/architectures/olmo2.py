@@ -3,8 +3,6 @@
 In OLMo 3 (arXiv 2512.13961) three of four layers have windows, and only the others scale their RoPE.
 """
 
-from typing import Any
-
 from engine.hparams import HParams, Rope
 from engine.nn.attention import Attention
 from engine.nn.binder import Binder
@@ -20,12 +18,14 @@ class OLMo2(Decoder):
 
     @classmethod
     def read(cls, reader: HParamsReader) -> HParams:
-        more: dict[str, Any] = {}
-        if reader.integer("attention.sliding_window", 0):
-            more["windows"] = reader.windows(reader.integer("block_count"), pattern=FULL_EACH)
-            base = reader.number("rope.freq_base_swa", reader.number("rope.freq_base", 10000.0))
-            more["rope_local"] = Rope(mode="neox", n_dims=reader.head_dim(), freq_base=base)
-        return reader.hparams(rope="neox", **more)
+        if not reader.integer("attention.sliding_window", 0):
+            return reader.hparams(rope="neox")
+        base = reader.number("rope.freq_base_swa", reader.number("rope.freq_base", 10000.0))
+        return reader.hparams(
+            rope="neox",
+            rope_local=Rope(mode="neox", n_dims=reader.head_dim(), freq_base=base),
+            windows=reader.windows(reader.integer("block_count"), pattern=FULL_EACH),
+        )
 
     def layer(self, binder: Binder, i: int) -> Layer:
         return Layer(

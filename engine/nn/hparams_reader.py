@@ -6,12 +6,12 @@ A value that the graph does not implement is refused here, when the model is loa
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 from engine.errors import ModelError, UnsupportedModelError
 from engine.gguf import GGUFFile
 from engine.gguf.access import REQUIRED
-from engine.hparams import POOLING, HParams, Recurrence, Rope, RopeMode, Routing
+from engine.hparams import POOLING, HParams, Recurrence, Rope, RopeMode, Routing, RoutingWeights
 
 Scalar = bool | int | float | str
 
@@ -34,7 +34,7 @@ NEUTRAL: dict[str, tuple[Scalar, ...]] = {
 
 
 # What the numbers of `expert_gating_func` mean; 0: the file does not say.
-GATING: tuple[Any, ...] = ("", "softmax", "sigmoid", "selected")
+GATING: tuple[Literal["", "softmax", "sigmoid", "selected"], ...] = ("", "softmax", "sigmoid", "selected")
 
 
 class HParamsReader:
@@ -151,7 +151,7 @@ class HParamsReader:
             rope = self.rope(rope, self.integer("rope.dimension_count", head_dim))
         return HParams(rope=rope, **merged)
 
-    def routing(self, weights: Any = "softmax", *, renormalise: bool = False) -> Routing:
+    def routing(self, weights: RoutingWeights = "softmax", *, renormalise: bool = False) -> Routing:
         """How experts are chosen, under the usual keys. weights, renormalise: defaults for files without the
         key.
         """

@@ -10,17 +10,17 @@ import httpx
 import pytest
 
 from support.api.routes import refusal
-from support.api.wordings import WORDINGS, Told, Wording
+from support.api.wordings import WORDINGS, Answer, Wording
 from support.server_process import ServerProcess
 
 N_CTX = 96
 # The bundled model has no tokens for filling in the middle.
-ASKED = [wording for wording in WORDINGS if wording.path != "/infill"]
-by_path = pytest.mark.parametrize("wording", ASKED, ids=lambda wording: wording.path)
+NOT_INFILL = [wording for wording in WORDINGS if wording.path != "/infill"]
+by_path = pytest.mark.parametrize("wording", NOT_INFILL, ids=lambda wording: wording.path)
 # Each has a beginning of its own, so that none finds what another left in the cache.
 STORIES = {
     w.path: f"{name} had a little dog."
-    for w, name in zip(ASKED, ("Tom", "Ann", "Sue", "Ben", "Max", "Kim", "Joe"), strict=True)
+    for w, name in zip(NOT_INFILL, ("Tom", "Ann", "Sue", "Ben", "Max", "Kim", "Joe"), strict=True)
 }
 NEAR_TIE = 1e-2  # in log-probability: two right computations may differ where the two best are so close
 
@@ -44,7 +44,7 @@ def http(tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
         assert server.end() == 0
 
 
-def ask(http: httpx.Client, wording: Wording, text: str, limit: int | None = None, **fields: Any) -> Told:
+def ask(http: httpx.Client, wording: Wording, text: str, limit: int | None = None, **fields: Any) -> Answer:
     body = wording.body(text, limit, temperature=0, **fields)
     return wording.read(http.post(wording.path, json=body))
 

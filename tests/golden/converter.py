@@ -89,7 +89,7 @@ def rewrite(source: Path, target: Path, fix: Fix | None) -> None:
     keys = {
         key: (entry.contents(), entry.types[0], entry.types[1] if len(entry.types) > 1 else None)
         for key, entry in reader.fields.items()
-        if not key.startswith("GGUF.") and (not key.startswith("general.") or key in KEPT)
+        if not key.startswith("GGUF.") and (not key.startswith("general.") or key in GENERAL)
     }
     tensors = {t.name: np.array(t.data, np.float32) for t in reader.tensors}
     if fix is not None:
@@ -105,4 +105,4 @@ def rewrite(source: Path, target: Path, fix: Fix | None) -> None:
     w.close()
 
 
-KEPT = ("general.architecture", "general.name", "general.file_type")
+GENERAL = ("general.architecture", "general.name", "general.file_type")

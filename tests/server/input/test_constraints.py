@@ -27,7 +27,7 @@ def closed_text(value: dict[str, Any]) -> str:
     return json.dumps({**value, "x-guidance": {"closed": True}})
 
 
-ASKED: list[tuple[dict[str, Any], Constraint | None]] = [
+CASES: list[tuple[dict[str, Any], Constraint | None]] = [
     ({}, None),
     ({"response_format": None, "grammar": None, "json_schema": None}, None),
     ({"response_format": {"type": "text"}}, None),
@@ -73,7 +73,7 @@ async def test_requested_constraint_reaches_the_engine(route: str) -> None:
     engine = FakeEngine()
     about = {"prompt": "Once"} if route == COMPLETIONS else {"messages": user("A cat")}
     async with client(engine) as http:
-        for fields, constraint in ASKED:
+        for fields, constraint in CASES:
             response = await http.post(route, json={**about, **fields, "n": 2})
             assert response.status_code == 200, response.text
             assert "warnings" not in response.json()

@@ -20,7 +20,7 @@ class Usage(NamedTuple):
     completion: int
 
 
-class Told(NamedTuple):
+class Answer(NamedTuple):
     """An answer in words of no API."""
 
     text: str
@@ -40,11 +40,11 @@ class Wording(ABC):
         """The fields that give the model this text and perhaps what a template adds."""
 
     @abstractmethod
-    def whole(self, answer: Json) -> Told:
+    def whole(self, answer: Json) -> Answer:
         """Of a body."""
 
     @abstractmethod
-    def streamed(self, events: list[Json]) -> Told:
+    def streamed(self, events: list[Json]) -> Answer:
         """Of the events of a stream."""
 
     def body(self, text: str, limit: int | None = None, **fields: Any) -> Json:
@@ -55,7 +55,7 @@ class Wording(ABC):
             body["stream_options"] = {"include_usage": True}
         return body
 
-    def read(self, response: httpx.Response) -> Told:
+    def read(self, response: httpx.Response) -> Answer:
         assert response.status_code == 200, response.text
         if response.headers["content-type"] == "application/json":
             return self.whole(response.json())
@@ -86,15 +86,15 @@ class Completions(Wording):
     def prompt(self, text: str) -> Json:
         return {"prompt": text}
 
-    def whole(self, answer: Json) -> Told:
+    def whole(self, answer: Json) -> Answer:
         (choice,) = answer["choices"]
-        return Told(self.text(choice), choice["finish_reason"], _usage(answer["usage"]))
+        return Answer(self.text(choice), choice["finish_reason"], _usage(answer["usage"]))
 
-    def streamed(self, events: list[Json]) -> Told:
+    def streamed(self, events: list[Json]) -> Answer:
         choices = [choice for event in events for choice in event["choices"]]
         text = "".join(self.text(choice) for choice in choices)
         assert [choice["finish_reason"] for choice in choices[:-1]] == [None] * (len(choices) - 1)
-        return Told(text, choices[-1]["finish_reason"], _usage(events[-1]["usage"]))
+        return Answer(text, choices[-1]["finish_reason"], _usage(events[-1]["usage"]))
 
     def text(self, choice: Json) -> str:
         content: str = choice["text"]
@@ -119,13 +119,13 @@ class Completion(Wording):
     def prompt(self, text: str) -> Json:
         return {"prompt": text}
 
-    def whole(self, answer: Json) -> Told:
+    def whole(self, answer: Json) -> Answer:
         finish = "length" if answer["stop_type"] == "limit" else "stop"
         cached = answer["timings"]["cached_n"]
         usage = Usage(answer["tokens_evaluated"], cached, answer["tokens_predicted"])
-        return Told(answer["content"], finish, usage)
+        return Answer(answer["content"], finish, usage)
 
-    def streamed(self, events: list[Json]) -> Told:
+    def streamed(self, events: list[Json]) -> Answer:
         assert [event["stop"] for event in events] == [False] * (len(events) - 1) + [True]
         return self.whole(events[-1])._replace(text="".join(event["content"] for event in events))
 
@@ -144,16 +144,16 @@ class Responses(Wording):
     def prompt(self, text: str) -> Json:
         return {"input": text}
 
-    def whole(self, answer: Json) -> Told:
+    def whole(self, answer: Json) -> Answer:
         text = "".join(part["text"] for item in answer["output"] for part in item["content"])
         used = answer["usage"]
         assert used["total_tokens"] == used["input_tokens"] + used["output_tokens"]
         cached = used["input_tokens_details"]["cached_tokens"]
         finish = "stop" if answer["status"] == "completed" else answer["incomplete_details"]["reason"]
         finish = "length" if finish == "max_output_tokens" else finish
-        return Told(text, finish, Usage(used["input_tokens"], cached, used["output_tokens"]))
+        return Answer(text, finish, Usage(used["input_tokens"], cached, used["output_tokens"]))
 
-    def streamed(self, events: list[Json]) -> Told:
+    def streamed(self, events: list[Json]) -> Answer:
         text = "".join(e["delta"] for e in events if e["type"] == "response.output_text.delta")
         reply = self.whole(events[-1]["response"])
         assert reply.text == text
@@ -167,15 +167,15 @@ class Messages(Wording):
     def prompt(self, text: str) -> Json:
         return {"messages": [{"role": "user", "content": text}], "max_tokens": 10_000}
 
-    def whole(self, answer: Json) -> Told:
+    def whole(self, answer: Json) -> Answer:
         text = "".join(block["text"] for block in answer["content"])
-        return Told(text, *self._end(answer["stop_reason"], answer["usage"]))
+        return Answer(text, *self._end(answer["stop_reason"], answer["usage"]))
 
-    def streamed(self, events: list[Json]) -> Told:
+    def streamed(self, events: list[Json]) -> Answer:
         deltas = [e["delta"] for e in events if e["type"] == "content_block_delta"]
         (end,) = (event for event in events if event["type"] == "message_delta")
         text = "".join(delta["text"] for delta in deltas)
-        return Told(text, *self._end(end["delta"]["stop_reason"], end["usage"]))
+        return Answer(text, *self._end(end["delta"]["stop_reason"], end["usage"]))
 
     @staticmethod
     def _end(reason: str, used: Json) -> tuple[str, Usage]:
@@ -205,12 +205,12 @@ class OllamaGenerate(Wording):
         actual = [line for part in parts for line in lines.decode(texts.decode(part))]
         return [json.loads(line) for line in actual + lines.decode(texts.flush()) + lines.flush()]
 
-    def whole(self, answer: Json) -> Told:
+    def whole(self, answer: Json) -> Answer:
         assert answer["done"] is True
         usage = Usage(answer["prompt_eval_count"], answer["timings"]["cached_n"], answer["eval_count"])
-        return Told(self.text(answer), answer["done_reason"], usage)
+        return Answer(self.text(answer), answer["done_reason"], usage)
 
-    def streamed(self, events: list[Json]) -> Told:
+    def streamed(self, events: list[Json]) -> Answer:
         assert [event["done"] for event in events] == [False] * (len(events) - 1) + [True]
         assert self.text(events[-1]) == ""
         return self.whole(events[-1])._replace(text="".join(map(self.text, events)))
