@@ -19,7 +19,7 @@ from server.config.model_settings import ModelSettings
 from server.config.option_types import Positive, Words, option, split
 
 SECTIONS = {
-    "model": "Models to serve",
+    "model": "Models and defaults of requests",
     "devices": "Placement of the model",
     "batching": "Concurrency and the KV cache",
     "server": "HTTP server",

@@ -37,7 +37,7 @@ class Residency:
 
 
 class Lease(NamedTuple):
-    """A request's use of an engine, which is not unloaded before the registry's `release`.
+    """A request's use of an engine, which is unloaded before the registry's `release` only if it is blocked.
 
     counts: as a use of the model, after which it stays loaded for its keep-alive time.
     """
